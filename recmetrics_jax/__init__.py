@@ -1,0 +1,53 @@
+"""Metrics of recommendation models as pure JAX functions.
+
+    import recmetrics_jax as rm
+
+    metrics = rm.collection({"ne": rm.ne(window=10_000), "calibration": rm.calibration()})
+    state = metrics.init()
+    state = metrics.update(state, rm.make_batch(predictions, labels, weights))
+    values = metrics.compute(state)
+"""
+
+from recmetrics_jax import testing
+from recmetrics_jax._src.accumulators import all_merge
+from recmetrics_jax._src.base import Batch, Metric, make_batch
+from recmetrics_jax._src.build import collection, sample_metric, sum_metric
+from recmetrics_jax._src.metrics.classification import accuracy, precision, recall
+from recmetrics_jax._src.metrics.counts import examples, nonfinite_examples
+from recmetrics_jax._src.metrics.entropy import ne
+from recmetrics_jax._src.metrics.multiclass import multiclass_recall
+from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
+from recmetrics_jax._src.metrics.regression import mae, mse
+from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.terms import Term
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # The contract.
+    "Batch",
+    "Metric",
+    "make_batch",
+    # Building and combining.
+    "Term",
+    "all_merge",
+    "collection",
+    "safe_divide",
+    "sample_metric",
+    "sum_metric",
+    # Metrics.
+    "accuracy",
+    "calibration",
+    "ctr",
+    "examples",
+    "mae",
+    "mse",
+    "multiclass_recall",
+    "ne",
+    "nonfinite_examples",
+    "precision",
+    "recall",
+    "weighted_avg",
+    # Laws.
+    "testing",
+]

@@ -1,0 +1,1 @@
+"""Implementation; the public names are those of `recmetrics_jax`."""

@@ -1,0 +1,295 @@
+"""The three accumulators that states are made of, and how they merge.
+
+`Sum`, `Window` and `Samples` are monoids: the empty one is the identity of `merge`. Merging is
+written here, once, for every metric: `merge` for two states, `all_merge` for those of all devices
+on a mapped axis.
+
+Shapes: ``T`` tasks, ``K`` statistics, ``S`` slots, ``N`` examples.
+"""
+
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from recmetrics_jax._src import numerics
+from recmetrics_jax._src.base import Batch
+
+Tree = TypeVar("Tree")
+
+
+class Sum(NamedTuple):
+    """Running sums of ``K`` statistics, as expansions of three floats (see `numerics`)."""
+
+    high: jax.Array
+    """``float[T, K]``: the sums, rounded to the dtype."""
+    middle: jax.Array
+    """``float[T, K]``: what ``high`` misses, rounded."""
+    low: jax.Array
+    """``float[T, K]``: what both miss."""
+
+    @classmethod
+    def empty(cls, n_tasks: int, size: int) -> "Sum":
+        """No examples."""
+        return cls(*(jnp.zeros((n_tasks, size)) for _ in cls._fields))
+
+    def add(self, statistics: jax.Array) -> "Sum":
+        """With ``statistics``, ``float64[T, K]``, added; in an x64 scope."""
+        return Sum(*numerics.add(self, numerics.split(statistics, self.high.dtype, len(self))))
+
+    def read(self) -> jax.Array:
+        """The sums, ``float64[T, K]``; in an x64 scope."""
+        return numerics.join(self)
+
+    def merge(self, other: "Sum") -> "Sum":
+        """Both sums together."""
+        return Sum(*numerics.add(self, other))
+
+    def all_merge(self, axis_name: numerics.AxisName) -> "Sum":
+        """The sum over all devices."""
+        return Sum(*numerics.all_add(self, axis_name))
+
+
+class Window(NamedTuple):
+    """A ring of ``S`` slots, each with the statistics of one update.
+
+    The last of the ``K`` statistics is the number of examples. A push writes one slot; which slots
+    still count is decided when the window is read, so nothing is ever subtracted. When a push
+    would overwrite a slot that still counts, neighbours are first merged to make room.
+    """
+
+    high: jax.Array
+    """``float[T, S, K]``: statistics by slot, rounded to the dtype."""
+    low: jax.Array
+    """``float[T, S, K]``: what ``high`` misses."""
+    held: jax.Array
+    """``float[2, T]``: examples in all slots, an expansion of two."""
+    cursor: jax.Array
+    """``int32[T]``: the slot that the next push writes, which is the oldest."""
+
+    @classmethod
+    def empty(cls, n_tasks: int, size: int, slots: int) -> "Window":
+        """No examples."""
+        high, low = (jnp.zeros((n_tasks, slots, size)) for _ in range(2))
+        return cls(high, low, jnp.zeros((2, n_tasks)), jnp.zeros(n_tasks, jnp.int32))
+
+    def push(self, statistics: jax.Array, limit: int) -> "Window":
+        """With one more update, ``float64[T, K]``; in an x64 scope."""
+        parts = numerics.split(statistics, self.high.dtype, 2)
+        tasks = jnp.arange(self.cursor.size)
+        oldest = numerics.join((self.high[tasks, self.cursor, -1], self.low[tasks, self.cursor, -1]))
+        held = numerics.join(tuple(self.held)) + statistics[:, -1]
+        # The oldest slot still counts if all slots fit in the window, or all newer ones are empty.
+        is_full = (oldest > 0) & ((held <= limit) | (held == oldest))
+        ring = jax.lax.cond(
+            jnp.any(is_full), lambda ring: ring._make_room(is_full, limit), lambda ring: ring, self
+        )
+        held = held - jnp.where(is_full, jnp.zeros_like(oldest), oldest)
+        return Window(
+            ring.high.at[tasks, ring.cursor].set(parts[0]),
+            ring.low.at[tasks, ring.cursor].set(parts[1]),
+            jnp.stack(numerics.split(held, self.held.dtype, 2)),
+            (ring.cursor + 1) % self.high.shape[1],
+        )
+
+    def _make_room(self, is_full: jax.Array, limit: int) -> "Window":
+        """With neighbours merged pair by pair, in the tasks marked in ``is_full``, ``bool[T]``.
+
+        A pair is merged if it holds at most 4 / S of the window. Since all slots together hold at
+        most the window, at most S / 4 of the S / 2 pairs hold more, and S / 4 slots become free.
+        """
+        ring = self._from_oldest()
+        slots = self.high.shape[1]
+        older, newer = ((ring.high[:, i::2], ring.low[:, i::2]) for i in range(2))
+        pair = numerics.add(older, newer)
+        fits = pair[0][..., -1:] <= 4 * limit / slots
+
+        def interleave(merged: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+            second = jnp.where(fits, jnp.zeros_like(second), second)
+            return jnp.stack([jnp.where(fits, merged, first), second], axis=2).reshape(ring.high.shape)
+
+        high, low = (interleave(*parts) for parts in zip(pair, older, newer, strict=True))
+        is_kept = jnp.stack([jnp.ones_like(fits), ~fits], axis=2).reshape(ring.high.shape[:2])
+        order = jnp.argsort(~is_kept, axis=1, stable=True)[..., None]
+        merged = Window(
+            jnp.take_along_axis(high, order, axis=1),
+            jnp.take_along_axis(low, order, axis=1),
+            self.held,
+            jnp.sum(is_kept, axis=1, dtype=self.cursor.dtype) % slots,
+        )
+
+        def select(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(is_full.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        return Window(
+            select(merged.high, self.high),
+            select(merged.low, self.low),
+            self.held,
+            select(merged.cursor, self.cursor),
+        )
+
+    def _from_oldest(self) -> "Window":
+        """The same window with its slots in order, oldest first."""
+        slots = self.high.shape[1]
+        order = ((self.cursor[:, None] + _positions(slots)) % slots)[..., None]
+        return Window(
+            jnp.take_along_axis(self.high, order, axis=1),
+            jnp.take_along_axis(self.low, order, axis=1),
+            self.held,
+            jnp.zeros_like(self.cursor),
+        )
+
+    def read(self, limit: int) -> jax.Array:
+        """The sums over the newest ``limit`` examples, ``float64[T, K]``; in an x64 scope.
+
+        The slots are added up in order of age, so the result does not depend on where in the
+        ring they lie.
+        """
+        ring = self._from_oldest()
+        slots = numerics.join((ring.high, ring.low))[:, ::-1]
+        examples = slots[..., -1]
+        until = jnp.cumsum(examples, axis=1)
+        counts = (until <= limit) | (until == examples)
+        return jnp.sum(jnp.where(counts[..., None], slots, jnp.zeros_like(slots)), axis=1)
+
+    def merge(self, other: "Window") -> "Window":
+        """Both windows together, their slots aligned by age: newest with newest."""
+        a, b = self._from_oldest(), other._from_oldest()
+        high, low = numerics.add((a.high, a.low), (b.high, b.low))
+        held = jnp.stack(numerics.add(tuple(a.held), tuple(b.held)))
+        return Window(high, low, held, a.cursor)
+
+    def all_merge(self, axis_name: numerics.AxisName) -> "Window":
+        """The windows of all devices together, aligned by age as in `merge`."""
+        ring = self._from_oldest()
+        high, low = numerics.all_add((ring.high, ring.low), axis_name)
+        held = jnp.stack(numerics.all_add(tuple(ring.held), axis_name))
+        return Window(high, low, held, jax.lax.pmax(ring.cursor, axis_name))
+
+
+class Samples(NamedTuple):
+    """A ring of examples: the newest ones of each task, up to its capacity."""
+
+    rows: Batch
+    """The examples; leaves ``[T, capacity, ...]``, False in ``mask`` where there is none yet."""
+    cursor: jax.Array
+    """``int32[T]``: the row that the next example overwrites, which is the oldest."""
+
+    @classmethod
+    def empty(cls, n_tasks: int, capacity: int, classes: int | None, keys: tuple[str, ...]) -> "Samples":
+        """No examples."""
+        shape = (n_tasks, capacity)
+        rows = Batch(
+            predictions=jnp.zeros(shape if classes is None else (*shape, classes)),
+            labels=jnp.zeros(shape),
+            weights=jnp.zeros(shape),
+            mask=jnp.zeros(shape, bool),
+            nonfinite=jnp.zeros(shape, bool),
+            keys={key: jnp.zeros(shape, int) for key in keys},
+        )
+        return cls(rows, jnp.zeros(n_tasks, jnp.int32))
+
+    def push(self, batch: Batch) -> "Samples":
+        """With the real examples of a batch; of more than fit, the last ones."""
+        capacity = self.rows.mask.shape[1]
+        order = jnp.cumsum(batch.mask, axis=1, dtype=jnp.int32)
+        total = order[:, -1:]
+        is_written = batch.mask & (order > total - capacity)
+        position = (self.cursor[:, None] + order - 1) % capacity
+        # Examples that are not written get a position outside the ring, which `set` drops.
+        position = jnp.where(is_written, position, capacity)
+        tasks = jnp.arange(self.cursor.size)[:, None]
+        kept = batch._replace(keys={key: batch.keys[key] for key in self.rows.keys})
+        rows = jax.tree.map(
+            lambda ring, new: ring.at[tasks, position].set(new, mode="drop"), self.rows, kept
+        )
+        return Samples(rows, (self.cursor + total[:, 0]) % capacity)
+
+    def _from_oldest(self) -> "Samples":
+        """The same examples in order, oldest first, free rows last."""
+        capacity = self.rows.mask.shape[1]
+        age = (_positions(capacity) - self.cursor[:, None]) % capacity
+        order = jnp.argsort(jnp.where(self.rows.mask, age, capacity), axis=1)
+        rows = jax.tree.map(
+            lambda x: jnp.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1),
+            self.rows,
+        )
+        return Samples(rows, jnp.sum(rows.mask, axis=1, dtype=jnp.int32) % capacity)
+
+    def merge(self, other: "Samples") -> "Samples":
+        """The examples of both; the capacities add up."""
+        rows = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), self.rows, other.rows)
+        return Samples(rows, jnp.zeros_like(self.cursor))._from_oldest()
+
+    def all_merge(self, axis_name: numerics.AxisName) -> "Samples":
+        """The examples of all devices; the capacities add up."""
+        rows = jax.tree.map(lambda x: _all_gather(x, axis_name), self._from_oldest().rows)
+        return Samples(rows, jnp.zeros_like(rows.mask[:, 0], jnp.int32))._from_oldest()
+
+
+def _positions(size: int) -> jax.Array:
+    """``int32[1, size]``: 0 ... size - 1."""
+    return jnp.arange(size, dtype=jnp.int32)[None]
+
+
+def _all_gather(x: jax.Array, axis_name: numerics.AxisName) -> jax.Array:
+    """The arrays of all devices side by side on axis 1.
+
+    As a sum of arrays that are zero elsewhere: its result is known to be the same on all devices,
+    which ``shard_map`` asks for, and ``jax.lax.all_gather`` cannot tell it under ``vmap``.
+    """
+    if x.dtype == bool:
+        return _all_gather(x.astype(jnp.int8), axis_name).astype(bool)
+    size = x.shape[1]
+    everywhere = jnp.zeros((x.shape[0], size * jax.lax.psum(1, axis_name), *x.shape[2:]), x.dtype)
+    start = jax.lax.axis_index(axis_name) * size
+    here = jax.lax.dynamic_update_slice_in_dim(everywhere, x, start, axis=1)
+    return jax.lax.psum(here, axis_name)
+
+
+_ACCUMULATORS = (Sum, Window, Samples)
+
+
+def _is_accumulator(x: Any) -> bool:
+    return isinstance(x, _ACCUMULATORS)
+
+
+def merge(a: Tree, b: Tree) -> Tree:
+    """The state of two streams together: every accumulator of ``a`` merged with its twin in ``b``."""
+    return jax.tree.map(lambda x, y: x.merge(y), a, b, is_leaf=_is_accumulator)
+
+
+def all_merge(state: Tree, axis_name: numerics.AxisName) -> Tree:
+    """Merges a state with those of all devices on a mapped axis; every device gets the result.
+
+    The same numbers as folding `Metric.merge` over the states, or as one device that saw all
+    examples: sums keep their digits (see the README on precision), windows are aligned by age,
+    newest update with newest, and hold the newest examples of all devices together.
+
+    Args:
+        state: a state of any `Metric`, as it is inside ``jax.pmap`` or ``jax.shard_map``.
+        axis_name: the mapped axis, or a tuple of them.
+
+    Returns:
+        The merged state, with the same structure; known to be the same on all devices, so that
+        ``shard_map`` accepts it with an out_spec of ``P()``.
+
+    >>> import jax, jax.numpy as jnp, recmetrics_jax as rm
+    >>> metric = rm.ctr()
+    >>> def clicks(labels):
+    ...     state = metric.update(metric.init(), rm.make_batch(labels, labels))
+    ...     return metric.compute(rm.all_merge(state, "devices"))["lifetime_ctr"]
+    >>> jax.vmap(clicks, axis_name="devices")(jnp.array([[0, 0], [0, 1]])).tolist()
+    [[0.25], [0.25]]
+    """
+
+
+    def of_all_devices(x: Any) -> Any:
+        if not _is_accumulator(x):
+            raise ValueError(
+                "state: expected the state of a metric made by sum_metric, sample_metric or "
+                f"collection, got one with a leaf of type {type(x).__name__}"
+            )
+        return x.all_merge(axis_name)
+
+    return jax.tree.map(of_all_devices, state, is_leaf=_is_accumulator)

@@ -1,0 +1,201 @@
+"""The contract: `Batch`, `Metric`, and `make_batch`, the one door through which arrays enter.
+
+Shapes are written with one alphabet: ``T`` tasks, ``N`` examples, ``C`` classes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+State = Any  # a pytree of arrays, opaque to the caller
+Values = dict[str, jax.Array]
+
+
+class Batch(NamedTuple):
+    """Examples of ``T`` tasks, checked and cast; made by `make_batch`.
+
+    Where ``mask`` is False (padding), the floats and keys are zero. ``float`` is float32, or
+    float64 where the user has enabled x64.
+    """
+
+    predictions: jax.Array
+    """``float[T, N]``, or ``float[T, N, C]`` with scores of classes."""
+    labels: jax.Array
+    """``float[T, N]``."""
+    weights: jax.Array
+    """``float[T, N]``."""
+    mask: jax.Array
+    """``bool[T, N]``: True for real examples, False for padding."""
+    nonfinite: jax.Array
+    """``bool[T, N]``: examples that came with a NaN or an infinity."""
+    keys: Mapping[str, jax.Array]
+    """``int[T, N]`` each: sessions, groups."""
+
+
+class Metric(NamedTuple):
+    """A metric as four pure functions over a state; the caller jits, maps and shards them."""
+
+    init: Callable[[], State]
+    """``init() -> state``: the identity of ``merge``, with final shapes and dtypes."""
+    update: Callable[[State, Batch], State]
+    """``update(state, batch) -> state``: the state after one more batch."""
+    merge: Callable[[State, State], State]
+    """``merge(state, state) -> state``: the state of both streams together."""
+    compute: Callable[[State], Values]
+    """``compute(state) -> values``: ``float[T]`` (``float[T, C]``) by value name."""
+
+
+def make_batch(
+    predictions: ArrayLike,
+    labels: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    mask: ArrayLike | None = None,
+    mask_nonfinite: bool = False,
+    **keys: ArrayLike,
+) -> Batch:
+    """Checks and casts arrays into a `Batch`; works eagerly and under every transformation.
+
+    Predictions, labels and weights of any real dtype (bfloat16, integers, booleans) become
+    float32, or float64 where x64 is enabled. They are cut off from gradients: a metric inside a
+    differentiated step neither enters the gradient nor breaks it.
+
+    Args:
+        predictions: ``[N]``, ``[T, N]``, or ``[T, N, C]`` with scores of classes.
+        labels: ``[N]`` or ``[T, N]``, as the predictions.
+        weights: like ``labels``, or ``[N]`` for all tasks; ones if None.
+        mask: bool, like ``labels``, or ``[N]`` for all tasks; False marks padding, which may
+            hold anything and changes nothing. All True if None.
+        mask_nonfinite: what to do with examples whose prediction, label or weight is NaN or
+            infinite. False: the values of their task become NaN, in a window for as long as the
+            example is in it. True: such examples are left out, as if masked. Either way
+            `recmetrics_jax.nonfinite_examples` counts them.
+        **keys: integer arrays by name, like ``labels`` or ``[N]``: sessions, groups.
+
+    Returns:
+        A `Batch` with leaves ``[T, N, ...]``.
+
+    Raises:
+        ValueError: if a shape, rank or dtype is not as above, naming the argument.
+
+    >>> import recmetrics_jax as rm
+    >>> batch = rm.make_batch([0.2, 0.9, 0.0], [0, 1, 0], mask=[True, True, False])
+    >>> batch.labels.shape, batch.weights.tolist()
+    ((1, 3), [[1.0, 1.0, 0.0]])
+    """
+    predictions = _to_array("predictions", predictions, np.bool_, np.number)
+    labels = _to_array("labels", labels, np.bool_, np.number)
+    shape = _check_shapes(predictions, labels)
+    with_classes = predictions.ndim == 3
+    if weights is None:
+        weights = jnp.ones(shape, predictions.dtype)
+    else:
+        weights = _per_example("weights", _to_array("weights", weights, np.bool_, np.number), shape)
+    if mask is None:
+        mask = jnp.ones(shape, bool)
+    else:
+        mask = _per_example("mask", _to_array("mask", mask, np.bool_), shape)
+    key_arrays = {
+        name: _per_example(name, _to_array(name, key, np.integer), shape)
+        for name, key in keys.items()
+    }
+    return _assemble(
+        predictions if with_classes else predictions.reshape(shape),
+        labels.reshape(shape),
+        weights,
+        mask,
+        key_arrays,
+        mask_nonfinite=mask_nonfinite,
+    )
+
+
+@jax.jit(static_argnames="mask_nonfinite")
+def _assemble(
+    predictions: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    mask: jax.Array,
+    keys: dict[str, jax.Array],
+    *,
+    mask_nonfinite: bool,
+) -> Batch:
+    """The arithmetic of `make_batch`, one dispatch when called eagerly."""
+    predictions, labels, weights = (
+        jax.lax.stop_gradient(x.astype(float)) for x in (predictions, labels, weights)
+    )
+    finite = jnp.isfinite(predictions)
+    if predictions.ndim == 3:
+        finite = jnp.all(finite, axis=-1)
+    finite = finite & jnp.isfinite(labels) & jnp.isfinite(weights)
+    nonfinite = mask & ~finite
+    if mask_nonfinite:
+        mask = mask & finite
+
+    def keep(x: jax.Array) -> jax.Array:
+        # By selection: a product with zero would keep NaN.
+        selector = mask if x.ndim == 2 else mask[..., None]
+        return jnp.where(selector, x, jnp.zeros_like(x))
+
+    return Batch(
+        keep(predictions), keep(labels), keep(weights), mask, nonfinite, jax.tree.map(keep, keys)
+    )
+
+
+def _to_array(name: str, x: ArrayLike, *kinds: type[np.generic]) -> jax.Array:
+    """``x`` as an array of one of ``kinds``, never sharing memory with the caller's buffer."""
+    if not isinstance(x, jax.Array):
+        try:
+            host = np.asarray(x)
+        except ValueError as error:
+            raise ValueError(f"{name}: expected an array, got {x!r:.80} ({error})") from error
+        if host.size == 0 and host.dtype == np.float64:
+            host = host.astype(kinds[-1] if kinds[-1] is np.bool_ else np.int32)
+        _check_kind(name, host.dtype, kinds)
+        if host.dtype.kind in "iu" and kinds == (np.integer,):
+            _check_key_range(name, host)
+        x = jnp.array(host)
+    _check_kind(name, x.dtype, kinds)
+    return x
+
+
+def _check_kind(name: str, dtype: np.dtype, kinds: tuple[type[np.generic], ...]) -> None:
+    real = not jnp.issubdtype(dtype, jnp.complexfloating)
+    if not (real and any(jnp.issubdtype(dtype, kind) for kind in kinds)):
+        expected = {np.bool_: "a bool", np.integer: "an integer", np.number: "a real number"}
+        raise ValueError(f"{name}: expected {expected[kinds[-1]]} dtype, got {dtype}")
+
+
+def _check_key_range(name: str, host: np.ndarray) -> None:
+    """Without x64, JAX would cut int64 keys to int32, and different keys would collide."""
+    held = np.iinfo(jax.dtypes.canonicalize_dtype(host.dtype))
+    if host.size and not (held.min <= host.min() and host.max() <= held.max):
+        raise ValueError(
+            f"{name}: expected keys that {held.dtype} can hold, got {host.min()} to "
+            f"{host.max()}; renumber them, or enable x64"
+        )
+
+
+def _check_shapes(predictions: jax.Array, labels: jax.Array) -> tuple[int, int]:
+    """The ``(T, N)`` of a batch, from its predictions and labels."""
+    if predictions.ndim not in (1, 2, 3):
+        raise ValueError(
+            f"predictions: expected shape [N], [T, N] or [T, N, C], got {predictions.shape}"
+        )
+    expected = predictions.shape[:2]
+    if labels.shape != expected:
+        raise ValueError(
+            f"labels: expected shape {expected}, as the predictions {predictions.shape}, "
+            f"got {labels.shape}"
+        )
+    return expected if len(expected) == 2 else (1, *expected)
+
+
+def _per_example(name: str, x: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """``x`` of shape ``[T, N]``, or ``[N]`` for all tasks, as ``[T, N]``."""
+    if x.shape not in (shape, shape[1:]):
+        raise ValueError(f"{name}: expected shape {shape} or {shape[1:]}, got {x.shape}")
+    return jnp.broadcast_to(x, shape)

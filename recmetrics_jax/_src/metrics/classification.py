@@ -1,0 +1,211 @@
+"""Classification at a threshold: accuracy, precision, recall."""
+
+import functools
+import math
+from typing import Generic, NamedTuple, TypeVar
+
+import jax
+
+from recmetrics_jax._src.base import Batch, Metric, Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.terms import WEIGHTS, Term
+
+X = TypeVar("X")
+
+
+def _is_positive(batch: Batch, threshold: float) -> jax.Array:
+    """1 where the prediction is at least the threshold."""
+    return (batch.predictions >= threshold).astype(batch.predictions.dtype)
+
+
+class AccuracySums(NamedTuple, Generic[X]):
+    """Sufficient statistics of accuracy, each ``float[T]``."""
+
+    accuracy_sum: X
+    weighted_num_samples: X
+
+
+def correct(batch: Batch, threshold: float) -> jax.Array:
+    """``w`` where the thresholded prediction equals the label."""
+    is_correct = _is_positive(batch, threshold) == batch.labels
+    return batch.weights * is_correct.astype(batch.weights.dtype)
+
+
+def accuracy_terms(threshold: float) -> AccuracySums[Term]:
+    """The terms of accuracy at a threshold."""
+    return AccuracySums(Term(correct, (threshold,)), WEIGHTS)
+
+
+def accuracy_values(sums: AccuracySums[jax.Array], *, undefined: float) -> Values:
+    """The value of accuracy."""
+    return {"accuracy": safe_divide(sums.accuracy_sum, sums.weighted_num_samples, undefined)}
+
+
+def accuracy(
+    *,
+    threshold: float = 0.5,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """Accuracy: the weighted fraction of examples classified right.
+
+    ``accuracy = sum(w [[p >= threshold] = y]) / sum(w)``. A label that is neither 0 nor 1 is
+    never matched.
+
+    Source: Sokolova and Lapalme, A systematic analysis of performance measures for
+    classification tasks, Information Processing & Management 45(4), 2009, table 2.
+
+    Args:
+        threshold: predictions from here on count as positive.
+        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        undefined: the value where no weight has been seen.
+
+    Returns:
+        A `Metric` with ``lifetime_accuracy`` and, with a window, ``window_accuracy``, each
+        ``float[T]``.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.accuracy()
+    >>> state = metric.update(metric.init(), rm.make_batch([0.5, 0.4, 0.9, 0.1], [1, 0, 0, 0]))
+    >>> metric.compute(state)["lifetime_accuracy"].tolist()
+    [0.75]
+    """
+    values = functools.partial(accuracy_values, undefined=undefined)
+    return sum_metric(
+        accuracy_terms(threshold), values, n_tasks=n_tasks, window=window, slots=slots
+    )
+
+
+def true_positives(batch: Batch, threshold: float) -> jax.Array:
+    """``w y`` where the prediction is positive."""
+    return batch.weights * batch.labels * _is_positive(batch, threshold)
+
+
+def false_positives(batch: Batch, threshold: float) -> jax.Array:
+    """``w (1 - y)`` where the prediction is positive."""
+    return batch.weights * (1 - batch.labels) * _is_positive(batch, threshold)
+
+
+def false_negatives(batch: Batch, threshold: float) -> jax.Array:
+    """``w y`` where the prediction is negative."""
+    return batch.weights * batch.labels * (1 - _is_positive(batch, threshold))
+
+
+class PrecisionSums(NamedTuple, Generic[X]):
+    """Sufficient statistics of precision, each ``float[T]``."""
+
+    true_pos_sum: X
+    false_pos_sum: X
+
+
+def precision_terms(threshold: float) -> PrecisionSums[Term]:
+    """The terms of precision at a threshold."""
+    return PrecisionSums(Term(true_positives, (threshold,)), Term(false_positives, (threshold,)))
+
+
+def precision_values(sums: PrecisionSums[jax.Array], *, undefined: float) -> Values:
+    """The value of precision."""
+    positives = sums.true_pos_sum + sums.false_pos_sum
+    return {"precision": safe_divide(sums.true_pos_sum, positives, undefined)}
+
+
+def precision(
+    *,
+    threshold: float = 0.5,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """Precision: the weighted fraction of positive predictions that are right.
+
+    ``precision = TP / (TP + FP)``, ``TP = sum(w y [p >= threshold])``, ``FP = sum(w (1 - y)
+    [p >= threshold])``.
+
+    Source: Sokolova and Lapalme, A systematic analysis of performance measures for
+    classification tasks, Information Processing & Management 45(4), 2009, table 2.
+
+    Args:
+        threshold: predictions from here on count as positive.
+        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        undefined: the value where no prediction was positive.
+
+    Returns:
+        A `Metric` with ``lifetime_precision`` and, with a window, ``window_precision``, each
+        ``float[T]``.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.precision()
+    >>> state = metric.update(metric.init(), rm.make_batch([0.5, 0.9, 0.1], [1, 0, 1]))
+    >>> metric.compute(state)["lifetime_precision"].tolist()
+    [0.5]
+    """
+    values = functools.partial(precision_values, undefined=undefined)
+    return sum_metric(
+        precision_terms(threshold), values, n_tasks=n_tasks, window=window, slots=slots
+    )
+
+
+class RecallSums(NamedTuple, Generic[X]):
+    """Sufficient statistics of recall, each ``float[T]``."""
+
+    true_pos_sum: X
+    false_neg_sum: X
+
+
+def recall_terms(threshold: float) -> RecallSums[Term]:
+    """The terms of recall at a threshold."""
+    return RecallSums(Term(true_positives, (threshold,)), Term(false_negatives, (threshold,)))
+
+
+def recall_values(sums: RecallSums[jax.Array], *, undefined: float) -> Values:
+    """The value of recall."""
+    labels = sums.true_pos_sum + sums.false_neg_sum
+    return {"recall": safe_divide(sums.true_pos_sum, labels, undefined)}
+
+
+def recall(
+    *,
+    threshold: float = 0.5,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """Recall: the weighted fraction of positive labels that were predicted.
+
+    ``recall = TP / (TP + FN)``, ``TP = sum(w y [p >= threshold])``, ``FN = sum(w y
+    [p < threshold])``: a prediction equal to the threshold is positive, once.
+
+    Source: Sokolova and Lapalme, A systematic analysis of performance measures for
+    classification tasks, Information Processing & Management 45(4), 2009, table 2.
+
+    Args:
+        threshold: predictions from here on count as positive.
+        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        undefined: the value where no label was positive.
+
+    Returns:
+        A `Metric` with ``lifetime_recall`` and, with a window, ``window_recall``, each
+        ``float[T]``.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.recall()
+    >>> state = metric.update(metric.init(), rm.make_batch([0.5, 0.9, 0.1], [1, 0, 1]))
+    >>> metric.compute(state)["lifetime_recall"].tolist()
+    [0.5]
+    """
+    values = functools.partial(recall_values, undefined=undefined)
+    return sum_metric(recall_terms(threshold), values, n_tasks=n_tasks, window=window, slots=slots)

@@ -1,0 +1,105 @@
+"""Normalized entropy, in bits."""
+
+import functools
+import math
+from typing import Generic, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from recmetrics_jax._src.base import Batch, Metric, Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.terms import (
+    WEIGHTED_LABELS,
+    WEIGHTED_NEGATIVES,
+    WEIGHTS,
+    Term,
+)
+
+X = TypeVar("X")
+
+ETA = 1e-12
+
+
+class NESums(NamedTuple, Generic[X]):
+    """Sufficient statistics of normalized entropy, each ``float[T]``."""
+
+    cross_entropy_sum: X
+    """In bits."""
+    weighted_num_samples: X
+    pos_labels: X
+    neg_labels: X
+
+
+def cross_entropy(batch: Batch) -> jax.Array:
+    """``-w (y log2 p + (1 - y) log2(1 - p))``, with p and 1 - p clamped to [eta, 1 - eta].
+
+    The logarithms are clamped, each its own: in float32 ``1 - eta`` is 1, while the logarithm of
+    it is not 0. And ``log1p(-p)`` keeps the digits of a small p, which ``1 - p`` would drop.
+    """
+    p = jnp.clip(batch.predictions, 0.0, 1.0)
+    low, high = math.log(ETA), math.log1p(-ETA)
+    log_p = jnp.clip(jnp.log(p), low, high)
+    log_q = jnp.clip(jnp.log1p(-p), low, high)
+    nats = batch.weights * (batch.labels * log_p + (1 - batch.labels) * log_q)
+    return nats * (-1 / math.log(2))
+
+
+ne_terms = NESums(Term(cross_entropy), WEIGHTS, WEIGHTED_LABELS, WEIGHTED_NEGATIVES)
+
+
+def ne_values(sums: NESums[jax.Array], *, logloss: bool, undefined: float) -> Values:
+    """The values of normalized entropy and, on request, of logloss."""
+    is_undefined = (sums.pos_labels == 0) | (sums.neg_labels == 0) | (sums.weighted_num_samples == 0)
+    # Stand-ins keep the logarithms finite where the value is replaced anyway.
+    total = jnp.where(is_undefined, 2.0, sums.weighted_num_samples)
+    positive = jnp.where(is_undefined, 1.0, sums.pos_labels)
+    negative = jnp.where(is_undefined, 1.0, sums.neg_labels)
+    entropy = -(positive * jnp.log2(positive / total) + negative * jnp.log2(negative / total))
+    ne = sums.cross_entropy_sum / jnp.where(is_undefined, 1.0, entropy)
+    values = {"ne": jnp.where(is_undefined, undefined, ne)}
+    if logloss:
+        values["logloss"] = safe_divide(
+            sums.cross_entropy_sum, sums.weighted_num_samples, undefined
+        )
+    return values
+
+
+def ne(
+    *,
+    logloss: bool = False,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """Normalized entropy: cross entropy relative to always predicting the average label.
+
+    ``ne = sum(w ce) / (S H(sum(w y) / S))``, where ``S = sum(w)``, ``ce = -(y log2 p +
+    (1 - y) log2(1 - p))`` and ``H`` is the binary entropy, in bits. Below 1 is better than the
+    average. Predictions and one minus predictions are clamped to [1e-12, 1 - 1e-12].
+
+    Source: He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, ADKDD 2014,
+    section 3.
+
+    Args:
+        logloss: also give ``logloss = sum(w ce) / S``, in bits per unit of weight.
+        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        undefined: the value where no weight, or only one class, has been seen.
+
+    Returns:
+        A `Metric` with ``lifetime_ne``, with a window ``window_ne``, and with ``logloss``
+        ``lifetime_logloss`` and ``window_logloss``, each ``float[T]``.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.ne(logloss=True)
+    >>> state = metric.update(metric.init(), rm.make_batch([0.25, 0.25, 0.25, 0.25], [0, 0, 0, 1]))
+    >>> {name: round(value.item(), 6) for name, value in metric.compute(state).items()}
+    {'lifetime_ne': 1.0, 'lifetime_logloss': 0.811278}
+    """
+    values = functools.partial(ne_values, logloss=logloss, undefined=undefined)
+    return sum_metric(ne_terms, values, n_tasks=n_tasks, window=window, slots=slots)

@@ -1,0 +1,105 @@
+"""Multiclass recall at every k."""
+
+import functools
+import math
+from typing import Generic, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from recmetrics_jax._src.base import Batch, Metric, Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.terms import WEIGHTS, Term
+
+X = TypeVar("X")
+
+
+class MulticlassRecallSums(NamedTuple, Generic[X]):
+    """Sufficient statistics of multiclass recall."""
+
+    tp_at_k: X
+    """``float[T, C]``."""
+    total_weights: X
+    """``float[T]``."""
+
+
+def true_positives_at_k(batch: Batch, n_classes: int) -> jax.Array:
+    """``w`` where the label is among the ``k`` highest scores, ``float[T, N, C]``, k = 1 ... C.
+
+    A label tied with others at the edge of the top ``k`` gets the fraction of the orders of the
+    tied classes that put it inside, so the order of the classes does not matter.
+    """
+    if batch.predictions.shape[2:] != (n_classes,):
+        raise ValueError(
+            f"predictions: expected shape {(*batch.mask.shape, n_classes)} (n_classes), "
+            f"got {batch.predictions.shape}"
+        )
+    classes = jnp.arange(n_classes, dtype=batch.labels.dtype)[None, None]
+    is_label = batch.labels[..., None] == classes
+    has_label = jnp.any(is_label, axis=-1, keepdims=True)
+    score = jnp.sum(jnp.where(is_label, batch.predictions, 0.0), axis=-1, keepdims=True)
+    higher = jnp.sum(batch.predictions > score, axis=-1, keepdims=True, dtype=classes.dtype)
+    tied = jnp.sum(batch.predictions == score, axis=-1, keepdims=True, dtype=classes.dtype)
+    hits = jnp.clip((classes + 1 - higher) / jnp.maximum(tied, 1.0), 0.0, 1.0)
+    return batch.weights[..., None] * jnp.where(has_label, hits, 0.0)
+
+
+def multiclass_recall_terms(n_classes: int) -> MulticlassRecallSums[Term]:
+    """The terms of multiclass recall."""
+    hits = Term(true_positives_at_k, (n_classes,), shape=(n_classes,))
+    return MulticlassRecallSums(hits, WEIGHTS)
+
+
+def multiclass_recall_values(
+    sums: MulticlassRecallSums[jax.Array], *, undefined: float
+) -> Values:
+    """The value of multiclass recall."""
+    recall = safe_divide(sums.tp_at_k, sums.total_weights[:, None], undefined)
+    return {"multiclass_recall": recall}
+
+
+def multiclass_recall(
+    n_classes: int,
+    *,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """Multiclass recall at k: the weighted fraction of labels among the k highest scores.
+
+    ``recall_k = sum(w hit_k) / sum(w)``, where ``hit_k`` is 1 if fewer than k classes score higher
+    than the label's; of tied classes, the fraction of their orders that is a hit. A label
+    that is not one of 0 ... C - 1 is never hit.
+
+    Source: Sokolova and Lapalme, A systematic analysis of performance measures for
+    classification tasks, Information Processing & Management 45(4), 2009, table 3 (micro-averaged
+    recall), at every depth k.
+
+    Args:
+        n_classes: number of classes ``C``; predictions are ``[T, N, C]``, labels class numbers.
+        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        undefined: the value where no weight has been seen.
+
+    Returns:
+        A `Metric` with ``lifetime_multiclass_recall`` and, with a window,
+        ``window_multiclass_recall``, each ``float[T, C]``: element ``k - 1`` is recall at k.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`; from ``update``, if the predictions have not
+            ``n_classes`` classes.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.multiclass_recall(3)
+    >>> scores = [[[0.1, 0.7, 0.2], [0.5, 0.4, 0.1]]]
+    >>> state = metric.update(metric.init(), rm.make_batch(scores, [[1, 1]]))
+    >>> metric.compute(state)["lifetime_multiclass_recall"].tolist()
+    [[0.5, 1.0, 1.0]]
+    """
+    if not isinstance(n_classes, int) or n_classes < 1:
+        raise ValueError(f"n_classes: expected a whole number of at least 1, got {n_classes!r}")
+    values = functools.partial(multiclass_recall_values, undefined=undefined)
+    return sum_metric(
+        multiclass_recall_terms(n_classes), values, n_tasks=n_tasks, window=window, slots=slots
+    )

@@ -1,0 +1,164 @@
+"""Ratios of weighted sums: calibration, CTR, weighted average."""
+
+import functools
+import math
+from typing import Generic, NamedTuple, TypeVar
+
+import jax
+
+from recmetrics_jax._src.base import Metric, Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.terms import WEIGHTED_LABELS, WEIGHTED_PREDICTIONS, WEIGHTS
+
+X = TypeVar("X")
+
+
+class CalibrationSums(NamedTuple, Generic[X]):
+    """Sufficient statistics of calibration, each ``float[T]``."""
+
+    calibration_num: X
+    calibration_denom: X
+
+
+calibration_terms = CalibrationSums(WEIGHTED_PREDICTIONS, WEIGHTED_LABELS)
+
+
+def calibration_values(sums: CalibrationSums[jax.Array], *, undefined: float) -> Values:
+    """The value of calibration."""
+    ratio = safe_divide(sums.calibration_num, sums.calibration_denom, undefined)
+    return {"calibration": ratio}
+
+
+def calibration(
+    *,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """Calibration: what was predicted over what happened; 1 is calibrated on average.
+
+    ``calibration = sum(w p) / sum(w y)``.
+
+    Source: He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, ADKDD 2014,
+    section 3.
+
+    Args:
+        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        undefined: the value where no weighted label has been seen.
+
+    Returns:
+        A `Metric` with ``lifetime_calibration`` and, with a window, ``window_calibration``, each
+        ``float[T]``.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.calibration()
+    >>> state = metric.update(metric.init(), rm.make_batch([0.5, 0.25], [1, 0]))
+    >>> metric.compute(state)["lifetime_calibration"].tolist()
+    [0.75]
+    """
+    values = functools.partial(calibration_values, undefined=undefined)
+    return sum_metric(calibration_terms, values, n_tasks=n_tasks, window=window, slots=slots)
+
+
+class CTRSums(NamedTuple, Generic[X]):
+    """Sufficient statistics of CTR, each ``float[T]``."""
+
+    ctr_num: X
+    ctr_denom: X
+
+
+ctr_terms = CTRSums(WEIGHTED_LABELS, WEIGHTS)
+
+
+def ctr_values(sums: CTRSums[jax.Array], *, undefined: float) -> Values:
+    """The value of CTR."""
+    return {"ctr": safe_divide(sums.ctr_num, sums.ctr_denom, undefined)}
+
+
+def ctr(
+    *,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """Click-through rate: the weighted mean of the labels.
+
+    ``ctr = sum(w y) / sum(w)``.
+
+    Source: Richardson, Dominowska and Ragno, Predicting Clicks: Estimating the Click-Through
+    Rate for New Ads, WWW 2007, section 1.
+
+    Args:
+        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        undefined: the value where no weight has been seen.
+
+    Returns:
+        A `Metric` with ``lifetime_ctr`` and, with a window, ``window_ctr``, each ``float[T]``.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.ctr()
+    >>> state = metric.update(metric.init(), rm.make_batch([0.5, 0.25], [1, 0], [3, 1]))
+    >>> metric.compute(state)["lifetime_ctr"].tolist()
+    [0.75]
+    """
+    values = functools.partial(ctr_values, undefined=undefined)
+    return sum_metric(ctr_terms, values, n_tasks=n_tasks, window=window, slots=slots)
+
+
+class WeightedAvgSums(NamedTuple, Generic[X]):
+    """Sufficient statistics of the weighted average, each ``float[T]``."""
+
+    weighted_sum: X
+    weighted_num_samples: X
+
+
+weighted_avg_terms = WeightedAvgSums(WEIGHTED_PREDICTIONS, WEIGHTS)
+
+
+def weighted_avg_values(sums: WeightedAvgSums[jax.Array], *, undefined: float) -> Values:
+    """The value of the weighted average."""
+    mean = safe_divide(sums.weighted_sum, sums.weighted_num_samples, undefined)
+    return {"weighted_avg": mean}
+
+
+def weighted_avg(
+    *,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """Weighted average of the predictions, whatever they are; the labels do not count.
+
+    ``weighted_avg = sum(w p) / sum(w)``.
+
+    Source: the weighted arithmetic mean; the name is that of torchrec.metrics.weighted_avg.
+
+    Args:
+        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        undefined: the value where no weight has been seen.
+
+    Returns:
+        A `Metric` with ``lifetime_weighted_avg`` and, with a window, ``window_weighted_avg``,
+        each ``float[T]``, in the unit of the predictions.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.weighted_avg()
+    >>> state = metric.update(metric.init(), rm.make_batch([4.0, 8.0], [0, 0], [3, 1]))
+    >>> metric.compute(state)["lifetime_weighted_avg"].tolist()
+    [5.0]
+    """
+    values = functools.partial(weighted_avg_values, undefined=undefined)
+    return sum_metric(weighted_avg_terms, values, n_tasks=n_tasks, window=window, slots=slots)

@@ -1,0 +1,124 @@
+"""Errors of regression: MSE with RMSE, and MAE."""
+
+import functools
+import math
+from typing import Generic, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from recmetrics_jax._src.base import Batch, Metric, Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.terms import WEIGHTS, Term
+
+X = TypeVar("X")
+
+
+class ErrorSums(NamedTuple, Generic[X]):
+    """Sufficient statistics of a mean error, each ``float[T]``."""
+
+    error_sum: X
+    weighted_num_samples: X
+
+
+def squared_error(batch: Batch) -> jax.Array:
+    """``w (y - p)^2``."""
+    return batch.weights * jnp.square(batch.labels - batch.predictions)
+
+
+mse_terms = ErrorSums(Term(squared_error), WEIGHTS)
+
+
+def mse_values(sums: ErrorSums[jax.Array], *, undefined: float) -> Values:
+    """The values of MSE and RMSE."""
+    mean = safe_divide(sums.error_sum, sums.weighted_num_samples)
+    is_undefined = sums.weighted_num_samples == 0
+    return {
+        "mse": jnp.where(is_undefined, undefined, mean),
+        "rmse": jnp.where(is_undefined, undefined, jnp.sqrt(mean)),
+    }
+
+
+def mse(
+    *,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """Mean squared error, and its root.
+
+    ``mse = sum(w (y - p)^2) / sum(w)``, ``rmse = sqrt(mse)``.
+
+    Source: Herlocker et al., Evaluating Collaborative Filtering Recommender Systems, ACM TOIS
+    22(1), 2004, section 5.1.1.
+
+    Args:
+        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        undefined: the value where no weight has been seen.
+
+    Returns:
+        A `Metric` with ``lifetime_mse``, in the unit of the labels squared, ``lifetime_rmse``,
+        in the unit of the labels, and, with a window, ``window_mse`` and ``window_rmse``, each
+        ``float[T]``.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.mse()
+    >>> state = metric.update(metric.init(), rm.make_batch([1.0, 2.0], [3.0, 4.0]))
+    >>> {name: value.item() for name, value in metric.compute(state).items()}
+    {'lifetime_mse': 4.0, 'lifetime_rmse': 2.0}
+    """
+    values = functools.partial(mse_values, undefined=undefined)
+    return sum_metric(mse_terms, values, n_tasks=n_tasks, window=window, slots=slots)
+
+
+def absolute_error(batch: Batch) -> jax.Array:
+    """``w |y - p|``."""
+    return batch.weights * jnp.abs(batch.labels - batch.predictions)
+
+
+mae_terms = ErrorSums(Term(absolute_error), WEIGHTS)
+
+
+def mae_values(sums: ErrorSums[jax.Array], *, undefined: float) -> Values:
+    """The value of MAE."""
+    return {"mae": safe_divide(sums.error_sum, sums.weighted_num_samples, undefined)}
+
+
+def mae(
+    *,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """Mean absolute error.
+
+    ``mae = sum(w |y - p|) / sum(w)``.
+
+    Source: Herlocker et al., Evaluating Collaborative Filtering Recommender Systems, ACM TOIS
+    22(1), 2004, section 5.1.1.
+
+    Args:
+        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        undefined: the value where no weight has been seen.
+
+    Returns:
+        A `Metric` with ``lifetime_mae`` and, with a window, ``window_mae``, each ``float[T]``,
+        in the unit of the labels.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.mae()
+    >>> state = metric.update(metric.init(), rm.make_batch([1.0, 2.0], [3.0, 3.0]))
+    >>> metric.compute(state)["lifetime_mae"].tolist()
+    [1.5]
+    """
+    values = functools.partial(mae_values, undefined=undefined)
+    return sum_metric(mae_terms, values, n_tasks=n_tasks, window=window, slots=slots)

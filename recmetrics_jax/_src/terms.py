@@ -1,0 +1,107 @@
+"""Terms: the per-example statistics that sum-type metrics add up.
+
+Two metrics that name the same term share its sum in a collection. Terms are the same if they are
+equal as values: one function with the same options, never by what they happen to compute.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Hashable
+
+import jax
+import jax.numpy as jnp
+
+from recmetrics_jax._src.base import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """A statistic of each example, to be summed over examples.
+
+    Attributes:
+        function: ``function(batch, *options) -> float[T, N, *shape]``, a pure function defined
+            once (a lambda made anew at each call is a different term each time).
+        options: hashable arguments of the function, part of the term's identity.
+        shape: the shape of the statistic of one example; ``()`` for a number.
+        keys: names of the key arrays that the function reads from ``batch.keys``.
+        raw: False: masked examples count nothing, and an example that is not finite makes the
+            sums of its task NaN. True: the function sees to both itself; for counting examples.
+
+    >>> import jax.numpy as jnp, recmetrics_jax as rm
+    >>> def above(batch, threshold):
+    ...     return jnp.where(batch.predictions > threshold, batch.weights, 0.0)
+    >>> rm.Term(above, options=(0.5,)) == rm.Term(above, options=(0.5,))
+    True
+    """
+
+    function: Callable[..., jax.Array]
+    options: tuple[Hashable, ...] = ()
+    shape: tuple[int, ...] = ()
+    keys: tuple[str, ...] = ()
+    raw: bool = False
+
+    @property
+    def name(self) -> str:
+        """The function's name, for messages."""
+        return getattr(self.function, "__name__", repr(self.function))
+
+    @property
+    def size(self) -> int:
+        """Numbers per example."""
+        return math.prod(self.shape)
+
+    def evaluate(self, batch: Batch) -> jax.Array:
+        """The statistic of each example, ``float[T, N, *shape]``, zero where masked unless raw.
+
+        Raises:
+            ValueError: if the function's result has another shape or is not floating.
+        """
+        terms = self.function(batch, *self.options)
+        expected = (*batch.mask.shape, *self.shape)
+        if terms.shape != expected or not jnp.issubdtype(terms.dtype, jnp.floating):
+            raise ValueError(
+                f"term {self.name!r}: expected a float array of shape {expected}, "
+                f"got {terms.dtype}{list(terms.shape)}"
+            )
+        if self.raw:
+            return terms
+        mask = batch.mask.reshape(*batch.mask.shape, *[1] * len(self.shape))
+        return jnp.where(mask, terms, jnp.zeros_like(terms))
+
+
+def weights(batch: Batch) -> jax.Array:
+    """``w``."""
+    return batch.weights
+
+
+def weighted_labels(batch: Batch) -> jax.Array:
+    """``w y``."""
+    return batch.weights * batch.labels
+
+
+def weighted_negatives(batch: Batch) -> jax.Array:
+    """``w (1 - y)``."""
+    return batch.weights * (1 - batch.labels)
+
+
+def weighted_predictions(batch: Batch) -> jax.Array:
+    """``w p``."""
+    return batch.weights * batch.predictions
+
+
+def examples(batch: Batch) -> jax.Array:
+    """1 for each real example."""
+    return batch.mask.astype(batch.weights.dtype)
+
+
+def nonfinite_examples(batch: Batch) -> jax.Array:
+    """1 for each example that came with a NaN or an infinity."""
+    return batch.nonfinite.astype(batch.weights.dtype)
+
+
+WEIGHTS = Term(weights)
+WEIGHTED_LABELS = Term(weighted_labels)
+WEIGHTED_NEGATIVES = Term(weighted_negatives)
+WEIGHTED_PREDICTIONS = Term(weighted_predictions)
+EXAMPLES = Term(examples, raw=True)
+NONFINITE_EXAMPLES = Term(nonfinite_examples, raw=True)

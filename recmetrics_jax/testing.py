@@ -1,0 +1,266 @@
+"""The laws that every metric keeps, as a checker for users' own metrics too."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recmetrics_jax._src.accumulators import all_merge
+from recmetrics_jax._src.base import Batch, Metric, State, Values, make_batch
+
+Law = Callable[[Metric, Sequence[Batch], float], None]
+
+
+def check_laws(
+    metric: Metric,
+    batches: Sequence[Batch],
+    *,
+    skip: Iterable[str] = (),
+    rtol: float = 1e-6,
+) -> None:
+    """Checks that a metric keeps the laws; raises AssertionError that names the one it breaks.
+
+    - ``unit``: merging with ``init()`` changes nothing, from either side.
+    - ``commutativity``, ``associativity`` of ``merge``.
+    - ``homomorphism``: updating is merging with the state of one batch (lifetime values).
+    - ``split``: a batch counts what its two halves count (lifetime values).
+    - ``permutation``: the order of the examples inside a batch changes nothing.
+    - ``padding``: masked rows change nothing, even if they hold NaN; nor does a batch of them.
+    - ``weights``: a whole-number weight w counts what w copies of the row count (lifetime values).
+    - ``forgetting``: what came before a repetition of the batches that fills the window has no
+      effect on it, bit for bit.
+    - ``devices``: `all_merge` on a mapped axis is the fold of ``merge``.
+    - ``transformations``: jit, scan and vmap give what eager calls give.
+    - ``stability``: ``update`` keeps structure, shapes and dtypes, and traces once.
+    - ``donation``: no two leaves of ``init()`` share a buffer, and a donated update works.
+
+    Args:
+        metric: any `Metric`.
+        batches: at least three, of one shape and with the same keys, and ordinary: finite, with
+            both classes where the metric asks for that. For ``forgetting``, together at least as
+            many examples as the window.
+        skip: names of laws that do not apply, such as ``weights`` for a metric that counts rows.
+        rtol: relative tolerance of the laws that are not bit for bit.
+
+    Raises:
+        AssertionError: if a law is broken.
+        ValueError: if there are fewer than three batches, or ``skip`` names an unknown law.
+
+    >>> import numpy as np, recmetrics_jax as rm
+    >>> rng = np.random.default_rng(0)
+    >>> def batch():
+    ...     return rm.make_batch(rng.random(32), rng.integers(0, 2, 32), rng.random(32))
+    >>> rm.testing.check_laws(rm.ne(window=64), [batch() for _ in range(3)])
+    """
+    if len(batches) < 3:
+        raise ValueError(f"batches: expected at least 3, got {len(batches)}")
+    skipped = set(skip)
+    if not skipped <= LAWS.keys():
+        raise ValueError(f"skip: expected names of {list(LAWS)}, got {sorted(skipped)}")
+    for name, law in LAWS.items():
+        if name not in skipped:
+            try:
+                law(metric, batches, rtol)
+            except AssertionError as error:
+                raise AssertionError(f"the metric breaks the law of {name}: {error}") from error
+
+
+def _run(metric: Metric, batches: Iterable[Batch], state: State | None = None) -> State:
+    update = jax.jit(metric.update)
+    state = metric.init() if state is None else state
+    for batch in batches:
+        state = update(state, batch)
+    return state
+
+
+def _values(metric: Metric, state: State, only: str = "") -> Values:
+    values = jax.jit(metric.compute)(state)
+    return {name: value for name, value in values.items() if only in name}
+
+
+def _assert_close(actual: Values, expected: Values, rtol: float) -> None:
+    chex.assert_trees_all_equal_structs(actual, expected)
+    for name, value in actual.items():
+        np.testing.assert_allclose(value, expected[name], rtol=rtol, atol=1e-12, err_msg=name)
+
+
+def _unit(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    state = _run(metric, batches)
+    expected = _values(metric, state)
+    _assert_close(_values(metric, metric.merge(state, metric.init())), expected, rtol)
+    _assert_close(_values(metric, metric.merge(metric.init(), state)), expected, rtol)
+
+
+def _commutativity(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    a, b = _run(metric, batches[:1]), _run(metric, batches[1:])
+    _assert_close(_values(metric, metric.merge(a, b)), _values(metric, metric.merge(b, a)), rtol)
+
+
+def _associativity(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    a, b, c = (_run(metric, part) for part in (batches[:1], batches[1:2], batches[2:]))
+    left = metric.merge(metric.merge(a, b), c)
+    right = metric.merge(a, metric.merge(b, c))
+    _assert_close(_values(metric, left), _values(metric, right), rtol)
+
+
+def _homomorphism(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    before = _run(metric, batches[:-1])
+    merged = metric.merge(before, _run(metric, batches[-1:]))
+    updated = _run(metric, batches[-1:], before)
+    _assert_close(
+        _values(metric, merged, "lifetime_"), _values(metric, updated, "lifetime_"), rtol
+    )
+
+
+def _split(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    half = batches[0].mask.shape[1] // 2
+    halves = [
+        jax.tree.map(lambda x, part=part: x[:, part], batches[0])
+        for part in (slice(None, half), slice(half, None))
+    ]
+    _assert_close(
+        _values(metric, _run(metric, halves), "lifetime_"),
+        _values(metric, _run(metric, batches[:1]), "lifetime_"),
+        rtol,
+    )
+
+
+def _permutation(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    order = np.random.default_rng(0).permutation(batches[0].mask.shape[1])
+    permuted = jax.tree.map(lambda x: x[:, order], batches[0])
+    _assert_close(
+        _values(metric, _run(metric, [permuted])), _values(metric, _run(metric, batches[:1])), rtol
+    )
+
+
+def _remake(batch: Batch, **changes: Any) -> Batch:
+    """The batch through the door again, with some of its arrays replaced."""
+    parts = {**batch._asdict(), **changes}
+    del parts["nonfinite"]
+    keys = parts.pop("keys")
+    return make_batch(**parts, **keys)
+
+
+def _padding(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    def append(x: jax.Array, value: float) -> jax.Array:
+        extra = jnp.full((x.shape[0], 3, *x.shape[2:]), value, x.dtype)
+        return jnp.concatenate([x, extra], axis=1)
+
+    padded = [
+        _remake(
+            batch,
+            predictions=append(batch.predictions, np.nan),
+            labels=append(batch.labels, np.inf),
+            weights=append(batch.weights, np.nan),
+            mask=append(batch.mask, False),
+            keys={name: append(key, 1) for name, key in batch.keys.items()},
+        )
+        for batch in batches
+    ]
+    nothing = _remake(padded[0], mask=jnp.zeros_like(padded[0].mask))
+    expected = _values(metric, _run(metric, batches))
+    _assert_close(_values(metric, _run(metric, padded)), expected, rtol)
+    _assert_close(_values(metric, _run(metric, [*padded, nothing, nothing])), expected, rtol)
+
+
+def _weights(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    examples = batches[0].mask.shape[1]
+    copies = np.arange(examples) % 4
+    weighted = [
+        _remake(batch, weights=jnp.asarray(copies, batch.weights.dtype)) for batch in batches
+    ]
+    repeated = [
+        _remake(
+            jax.tree.map(lambda x: jnp.repeat(x, copies, axis=1), batch),
+            weights=jnp.ones(copies.sum(), batch.weights.dtype),
+        )
+        for batch in batches
+    ]
+    _assert_close(
+        _values(metric, _run(metric, weighted), "lifetime_"),
+        _values(metric, _run(metric, repeated), "lifetime_"),
+        rtol,
+    )
+
+
+def _forgetting(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    del rtol
+    past = _run(metric, [jax.tree.map(lambda x: x[:, ::-1], batch) for batch in batches[:2]])
+    after = _values(metric, _run(metric, batches, past), "window_")
+    fresh = _values(metric, _run(metric, batches), "window_")
+    for name, value in after.items():
+        np.testing.assert_array_equal(value, fresh[name], err_msg=name)
+
+
+def _devices(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    states = [_run(metric, [batch, batches[0]]) for batch in batches]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    merged = jax.vmap(lambda state: all_merge(state, "devices"), axis_name="devices")(stacked)
+    expected = _values(metric, functools.reduce(metric.merge, states))
+    for i in range(len(states)):
+        of_device = jax.tree.map(lambda x, i=i: x[i], merged)
+        _assert_close(_values(metric, of_device), expected, rtol)
+
+
+def _transformations(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    state = metric.init()
+    for batch in batches:
+        state = metric.update(state, batch)
+    expected = metric.compute(state)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+
+    def step(state: State, batch: Batch) -> tuple[State, None]:
+        return metric.update(state, batch), None
+
+    scanned, _ = jax.lax.scan(step, metric.init(), stacked)
+    _assert_close(metric.compute(scanned), expected, rtol)
+    _assert_close(_values(metric, _run(metric, batches)), expected, rtol)
+
+    inits = jax.tree.map(lambda x: jnp.stack([x] * len(batches)), metric.init())
+    mapped = jax.vmap(metric.compute)(jax.vmap(metric.update)(inits, stacked))
+    for i, batch in enumerate(batches):
+        of_model = {name: value[i] for name, value in mapped.items()}
+        _assert_close(of_model, _values(metric, _run(metric, [batch])), rtol)
+
+
+def _stability(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    del rtol
+    chex.clear_trace_counter()
+    update = jax.jit(chex.assert_max_traces(metric.update, n=1))
+    state = metric.init()
+    for batch in batches:
+        new = update(state, batch)
+        chex.assert_trees_all_equal_shapes_and_dtypes(state, new)
+        state = new
+
+
+def _donation(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
+    for state in (metric.init(), jax.jit(metric.init)()):
+        pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+        assert len(set(pointers)) == len(pointers), "leaves of init() share a buffer"
+        update = jax.jit(metric.update, donate_argnums=0)
+        for batch in batches:
+            state = update(state, batch)
+        _assert_close(_values(metric, state), _values(metric, _run(metric, batches)), rtol)
+
+
+LAWS: dict[str, Law] = {
+    "unit": _unit,
+    "commutativity": _commutativity,
+    "associativity": _associativity,
+    "homomorphism": _homomorphism,
+    "split": _split,
+    "permutation": _permutation,
+    "padding": _padding,
+    "weights": _weights,
+    "forgetting": _forgetting,
+    "devices": _devices,
+    "transformations": _transformations,
+    "stability": _stability,
+    "donation": _donation,
+}
+"""The laws by name; each takes a metric, batches and a relative tolerance."""
