@@ -193,7 +193,7 @@ class Samples(NamedTuple):
         """With the real examples of a batch; of more than fit, the last ones."""
         capacity = self.rows.mask.shape[1]
         order = jnp.cumsum(batch.mask, axis=1, dtype=jnp.int32)
-        total = order[:, -1:]
+        total = jnp.sum(batch.mask, axis=1, keepdims=True, dtype=jnp.int32)
         is_written = batch.mask & (order > total - capacity)
         position = (self.cursor[:, None] + order - 1) % capacity
         # Examples that are not written get a position outside the ring, which `set` drops.

@@ -1,0 +1,128 @@
+"""What each metric is, by definition: plain NumPy in float64, one task at a time.
+
+Every oracle takes ``predictions[N]`` (``[N, C]``), ``labels[N]`` and ``weights[N]`` of real
+examples, and returns values by name. Undefined values are NaN.
+"""
+
+import math
+
+import numpy as np
+
+NAN = math.nan
+
+
+def ratio(numerator, denominator):
+    return numerator / denominator if denominator != 0 else NAN
+
+
+def cross_entropy(predictions, labels, weights):
+    total = 0.0
+    for p, y, w in zip(predictions, labels, weights, strict=True):
+        likely = min(max(p, 1e-12), 1 - 1e-12)
+        # 1 - p of the p as given, not of the clamped one, which would lose its digits.
+        unlikely = min(max(1 - p, 1e-12), 1 - 1e-12)
+        log_unlikely = math.log1p(-p) / math.log(2) if 1e-12 < p < 0.5 else math.log2(unlikely)
+        total -= w * (y * math.log2(likely) + (1 - y) * log_unlikely)
+    return total
+
+
+def ne(predictions, labels, weights):
+    total = math.fsum(weights)
+    positive = math.fsum(weights * labels)
+    negative = math.fsum(weights * (1 - labels))
+    loss = cross_entropy(predictions, labels, weights)
+    if total == 0 or positive == 0 or negative == 0:
+        return {"ne": NAN, "logloss": ratio(loss, total)}
+    mean = positive / total
+    entropy = -mean * math.log2(mean) - (1 - mean) * math.log2(1 - mean)
+    return {"ne": loss / (total * entropy), "logloss": loss / total}
+
+
+def calibration(predictions, labels, weights):
+    return {"calibration": ratio(np.sum(weights * predictions), np.sum(weights * labels))}
+
+
+def ctr(predictions, labels, weights):
+    return {"ctr": ratio(np.sum(weights * labels), np.sum(weights))}
+
+
+def weighted_avg(predictions, labels, weights):
+    return {"weighted_avg": ratio(np.sum(weights * predictions), np.sum(weights))}
+
+
+def mse(predictions, labels, weights):
+    mean = ratio(np.sum(weights * (labels - predictions) ** 2), np.sum(weights))
+    return {"mse": mean, "rmse": math.sqrt(mean)}
+
+
+def mae(predictions, labels, weights):
+    return {"mae": ratio(np.sum(weights * np.abs(labels - predictions)), np.sum(weights))}
+
+
+def counts_at(predictions, labels, weights, threshold):
+    """Weighted true positives, false positives, false negatives, and weight of right answers."""
+    tp = fp = fn = right = 0.0
+    for p, y, w in zip(predictions, labels, weights, strict=True):
+        positive = p >= threshold
+        tp += w * y if positive else 0.0
+        fp += w * (1 - y) if positive else 0.0
+        fn += 0.0 if positive else w * y
+        right += w if float(positive) == y else 0.0
+    return tp, fp, fn, right
+
+
+def accuracy(predictions, labels, weights, threshold=0.5):
+    *_, right = counts_at(predictions, labels, weights, threshold)
+    return {"accuracy": ratio(right, np.sum(weights))}
+
+
+def precision(predictions, labels, weights, threshold=0.5):
+    tp, fp, _, _ = counts_at(predictions, labels, weights, threshold)
+    return {"precision": ratio(tp, tp + fp)}
+
+
+def recall(predictions, labels, weights, threshold=0.5):
+    tp, _, fn, _ = counts_at(predictions, labels, weights, threshold)
+    return {"recall": ratio(tp, tp + fn)}
+
+
+def multiclass_recall(predictions, labels, weights):
+    classes = predictions.shape[1]
+    hits = np.zeros(classes)
+    for scores, y, w in zip(predictions, labels, weights, strict=True):
+        if y not in range(classes):
+            continue
+        score = scores[int(y)]
+        higher, tied = np.sum(scores > score), np.sum(scores == score)
+        for k in range(1, classes + 1):
+            # Of the orders of the tied classes, those that put this one among the first k.
+            hits[k - 1] += w * min(max(k - higher, 0), tied) / tied
+    return {"multiclass_recall": hits / np.sum(weights) if np.sum(weights) else hits * NAN}
+
+
+def examples(predictions, labels, weights):
+    return {"examples": float(len(labels))}
+
+
+def nonfinite_examples(predictions, labels, weights):
+    return {"nonfinite_examples": 0.0}
+
+
+def largest(predictions, labels, weights):
+    return {"largest": np.max(predictions, initial=0.0)}
+
+
+def newest_updates(counts, window):
+    """The indices of the newest updates whose counts add up to at most ``window``.
+
+    The newest update with any example is always among them; empty ones do not matter.
+    """
+    taken, held = [], 0
+    for i in reversed(range(len(counts))):
+        if counts[i] == 0:
+            continue
+        if taken and held + counts[i] > window:
+            break
+        taken.append(i)
+        held += counts[i]
+    return taken[::-1]

@@ -1,0 +1,202 @@
+"""Every metric against its float64 oracle: random, degenerate and hand-computed streams."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import recmetrics_jax as rm
+from cases import CASES, NAMES, arrays, expected, metric_of
+
+RTOL = 1e-6
+
+
+def run(metric, stream, **options):
+    state = metric.init()
+    update = jax.jit(metric.update)
+    for p, y, w, mask in stream:
+        state = update(state, rm.make_batch(p, y, w, mask=mask, **options))
+    return metric.compute(state)
+
+
+def check(case, stream, **options):
+    values = run(metric_of(case, n_tasks=stream[0][1].shape[0]), stream, **options)
+    prefix = "lifetime_" if case.is_sum else "window_"
+    wanted = expected(case, stream, prefix)
+    assert values.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(values[name], value, rtol=RTOL, atol=1e-7, err_msg=name)
+        assert values[name].dtype == jnp.result_type(float)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_random_stream(case, seed):
+    rng = np.random.default_rng(seed)
+    check(case, [arrays(rng, case, 2, 57) for _ in range(5)])
+
+
+def degenerate(case, rng):
+    """Streams in which something is missing, by name."""
+    p, y, w, mask = arrays(rng, case, 2, 20)
+    everything, nothing = np.ones_like(mask), np.zeros_like(mask)
+    return {
+        "no_positive": (p, np.zeros_like(y), w + 1, everything),
+        "no_negative": (p, np.ones_like(y), w + 1, everything),
+        "no_weight": (p, y, np.zeros_like(w), everything),
+        "one_task_without_weight": (p, y, w * [[0], [1]], everything),
+        "all_masked": (p, y, w, nothing),
+        "one_task_masked": (p, y, w, everything & [[True], [False]]),
+        "sure_and_right": (np.broadcast_to(y.reshape(*y.shape, *[1] * (p.ndim - 2)), p.shape),
+                           y, w + 1, everything),
+        "sure_and_wrong": (1 - np.broadcast_to(y.reshape(*y.shape, *[1] * (p.ndim - 2)), p.shape),
+                           y, w + 1, everything),
+        "at_threshold": (np.full_like(p, 0.5), y, w + 1, everything),
+        "tiny_predictions": (p * np.float32(1e-9), y, w + 1, everything),
+        "one_example": tuple(x[:, :1] for x in (p, y, w, everything)),
+        "no_example": tuple(x[:, :0] for x in (p, y, w, mask)),
+    }
+
+
+@pytest.mark.parametrize("name", degenerate(CASES[0], np.random.default_rng(0)))
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_degenerate_stream(case, name):
+    check(case, [degenerate(case, np.random.default_rng(3))[name]])
+
+
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_no_update_at_all_is_undefined(case):
+    metric = metric_of(case)
+    for name, value in metric.compute(metric.init()).items():
+        counts = "examples" in name or "largest" in name
+        np.testing.assert_array_equal(value, np.full(value.shape, 0.0 if counts else np.nan))
+
+
+HAND = [
+    # Four examples, one positive, always predicted at its rate: nothing gained, nothing lost.
+    (rm.ne, [0.25] * 4, [0, 0, 0, 1], None, {"ne": 1.0}),
+    # -log2(0.5) = 1 bit for each of two examples, entropy of one half: 1 bit each.
+    (rm.ne, [0.5, 0.5], [0, 1], None, {"ne": 1.0}),
+    # -log2(0.25) = 2 bits each.
+    (rm.ne, [0.75, 0.25], [0, 1], None, {"ne": 2.0}),
+    # Exactly wrong: log2(1e12) = 39.86 bits each.
+    (rm.ne, [1.0, 0.0], [0, 1], None, {"ne": 12 * math.log2(10)}),
+    (rm.calibration, [0.5, 0.7], [1, 0], [2, 1], {"calibration": 0.85}),
+    (rm.ctr, [0.5, 0.7], [1, 0], [3, 1], {"ctr": 0.75}),
+    (rm.mse, [1, 2], [3, 5], [3, 1], {"mse": 5.25, "rmse": math.sqrt(5.25)}),
+    (rm.mae, [1, 2], [3, 5], [3, 1], {"mae": 2.25}),
+    (rm.accuracy, [0.5, 0.4, 0.9], [1, 1, 1], [1, 2, 1], {"accuracy": 0.5}),
+    (rm.precision, [0.5, 0.4, 0.9], [1, 1, 0], [1, 2, 3], {"precision": 0.25}),
+    (rm.recall, [0.5, 0.4, 0.9], [1, 1, 0], [1, 3, 3], {"recall": 0.25}),
+    (rm.weighted_avg, [4, 8], [0, 0], [3, 1], {"weighted_avg": 5.0}),
+]
+
+
+@pytest.mark.parametrize(("factory", "p", "y", "w", "wanted"), HAND)
+def test_hand_computed(factory, p, y, w, wanted):
+    metric = factory()
+    values = metric.compute(metric.update(metric.init(), rm.make_batch(p, y, w)))
+    for name, value in wanted.items():
+        np.testing.assert_allclose(values[f"lifetime_{name}"], [value], rtol=1e-6)
+
+
+def test_recall_counts_a_prediction_at_the_threshold_once():
+    metric = rm.recall(threshold=0.7)
+    state = metric.update(metric.init(), rm.make_batch([0.7], [1]))
+    assert metric.compute(state)["lifetime_recall"].tolist() == [1.0]
+
+
+def test_ne_in_float32_is_that_of_float64():
+    """Where float32 loses most: tiny predictions, and p or 1 - p at zero."""
+    predictions = np.float32([1e-9, 1e-7, 3e-5, 0.999, 1 - 6e-8, 0.0, 1.0, 1e-13])
+    labels = np.float32([0, 0, 0, 1, 1, 0, 1, 0])
+    case = CASES[0]
+    stream = [(predictions[None], labels[None], np.ones((1, 8)), np.ones((1, 8), bool))]
+    wanted = expected(case, stream)
+    values = run(metric_of(case, n_tasks=1), stream)
+    np.testing.assert_allclose(values["lifetime_ne"], wanted["lifetime_ne"], rtol=1e-6)
+    np.testing.assert_allclose(values["lifetime_logloss"], wanted["lifetime_logloss"], rtol=1e-6)
+
+
+def test_multiclass_recall_does_not_depend_on_the_order_of_tied_classes():
+    metric = rm.multiclass_recall(3)
+    for label in range(3):
+        batch = rm.make_batch(jnp.zeros((1, 1, 3)), jnp.full((1, 1), label))
+        value = metric.compute(metric.update(metric.init(), batch))["lifetime_multiclass_recall"]
+        np.testing.assert_allclose(value, [[1 / 3, 2 / 3, 1]], rtol=1e-6)
+
+
+def test_multiclass_label_that_is_no_class_is_never_hit():
+    metric = rm.multiclass_recall(3)
+    batch = rm.make_batch(jnp.zeros((1, 4, 3)), jnp.array([[-1.0, 3.0, 0.5, 1.0]]))
+    value = metric.compute(metric.update(metric.init(), batch))["lifetime_multiclass_recall"]
+    np.testing.assert_allclose(value, [[1 / 12, 2 / 12, 1 / 4]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.is_sum and "examples" not in c.name],
+                         ids=lambda c: c.name)
+def test_undefined_values_are_what_the_user_asks_for(case):
+    metric = case.make(n_tasks=2, window=10, undefined=0.5)
+    values = metric.compute(metric.init())
+    assert {name.split("_")[0] for name in values} == {"lifetime", "window"}
+    for value in values.values():
+        np.testing.assert_array_equal(value, np.full(value.shape, 0.5))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["predictions", "labels", "weights"])
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_nonfinite_example_makes_its_task_nan_or_is_masked(case, where, bad):
+    rng = np.random.default_rng(1)
+    parts = dict(zip(("predictions", "labels", "weights", "mask"), arrays(rng, case, 2, 12),
+                     strict=True))
+    parts["mask"][:] = True
+    parts[where][(0, 5) if parts[where].ndim == 2 else (0, 5, 1)] = bad
+    metric = case.make(n_tasks=2, window=1000)
+    values = metric.compute(metric.update(metric.init(), rm.make_batch(**parts)))
+    for name, value in values.items():
+        if case.name in ("examples", "nonfinite_examples"):
+            assert np.isfinite(value).all()
+        else:
+            assert np.isnan(value[0]).all(), name
+            assert np.isfinite(value[1]).all(), name
+
+    kept = parts["mask"].copy()
+    kept[0, 5] = False
+    masked = metric.update(metric.init(), rm.make_batch(**parts, mask_nonfinite=True))
+    without = metric.update(metric.init(), rm.make_batch(**{**parts, "mask": kept}))
+    if case.name == "nonfinite_examples":
+        assert metric.compute(masked)["lifetime_nonfinite_examples"].tolist() == [1.0, 0.0]
+        return
+    for name, value in metric.compute(masked).items():
+        np.testing.assert_array_equal(value, metric.compute(without)[name], err_msg=name)
+
+
+def test_undefined_does_not_hide_a_nonfinite_example():
+    metric = rm.ctr(undefined=0.0)
+    state = metric.update(metric.init(), rm.make_batch([0.5], [np.nan], [0.0]))
+    assert np.isnan(metric.compute(state)["lifetime_ctr"]).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, np.int32, np.uint8, bool])
+def test_inputs_of_every_dtype_are_upcast_at_the_door(dtype):
+    metric = rm.weighted_avg()
+    batch = rm.make_batch(jnp.ones(257, dtype), jnp.ones(257, dtype), jnp.ones(257, dtype))
+    state = metric.update(metric.init(), batch)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32)}
+    assert metric.compute(state)["lifetime_weighted_avg"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_x64_is_used_throughout_where_it_is_enabled(case):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(5)
+        p, y, w, mask = arrays(rng, case, 2, 57)
+        p = p.astype(np.float64) * 0.9 + 0.05
+        stream = [(p, y, w, mask)]
+        values = run(case.make(n_tasks=2), stream)
+        prefix = "lifetime_" if case.is_sum else "window_"
+        for name, value in expected(case, stream, prefix).items():
+            assert values[name].dtype == jnp.float64
+            np.testing.assert_allclose(values[name], value, rtol=1e-12, err_msg=name)

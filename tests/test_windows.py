@@ -1,0 +1,175 @@
+"""Windows hold the newest updates, to the example while they fit and within a stated bound after."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+import recmetrics_jax as rm
+from cases import NAMES, SUM_CASES, arrays, expected, metric_of
+
+
+def stream_of(rng, case, sizes):
+    for size in sizes:
+        yield arrays(rng, case, 2, size)
+
+
+def padded(p, y, w, mask, size):
+    """The batch with masked rows appended, so that one shape serves all sizes."""
+    def pad(x):
+        return np.pad(x, [(0, 0), (0, size - x.shape[1]), *[(0, 0)] * (x.ndim - 2)])
+
+    return rm.make_batch(pad(p), pad(y), pad(w), mask=pad(mask))
+
+
+def of_window(stream, task, window):
+    """The part of a stream that lies in the window of a task."""
+    counts = [batch[3][task].sum() for batch in stream]
+    return [
+        tuple(x[task : task + 1] for x in stream[i])
+        for i in oracles.newest_updates(counts, window)
+    ]
+
+
+@pytest.mark.parametrize("window", [1, 40, 333, 5000])
+@pytest.mark.parametrize("case", SUM_CASES, ids=[case.name for case in SUM_CASES])
+def test_window_holds_the_newest_updates(case, window):
+    rng = np.random.default_rng(window)
+    metric = metric_of(case, window=window)
+    update, compute = jax.jit(metric.update), jax.jit(metric.compute)
+    state, stream = metric.init(), []
+    for step, batch in enumerate(stream_of(rng, case, rng.integers(0, 60, 24))):
+        stream.append(batch)
+        state = update(state, padded(*batch, 60))
+        if step % 6 != 5:
+            continue
+        values = compute(state)
+        for task in range(2):
+            part = of_window(stream, task, window) or [tuple(x[:1, :0] for x in batch)]
+            for name, value in expected(case, part, "window_").items():
+                np.testing.assert_allclose(
+                    values[name][task], value[0], rtol=1e-6, atol=1e-7, err_msg=name
+                )
+
+
+def examples_in_windows(sizes, window, slots):
+    """What each window covers after each update, and what it should cover."""
+    metric = rm.examples(window=window, slots=slots)
+    largest = int(max(sizes))
+
+    def step(state, size):
+        mask = jnp.arange(largest) < size
+        state = metric.update(state, rm.make_batch(jnp.ones(largest), jnp.ones(largest), mask=mask))
+        return state, metric.compute(state)["window_examples"][0]
+
+    _, covered = jax.jit(lambda sizes: jax.lax.scan(step, metric.init(), sizes))(jnp.array(sizes))
+    exact = []
+    for end in range(1, len(sizes) + 1):
+        counts = sizes[:end]
+        exact.append(sum(counts[i] for i in oracles.newest_updates(counts, window)))
+    return np.array(covered), np.array(exact)
+
+
+SIZES = {
+    "ones": lambda rng: np.ones(3000, int),
+    "equal": lambda rng: np.full(3000, 7),
+    "ragged": lambda rng: rng.integers(0, 12, 3000),
+    "mostly_empty": lambda rng: rng.integers(0, 12, 3000) * (rng.random(3000) < 0.05),
+    "growing": lambda rng: np.arange(3000) // 100,
+    "bursts": lambda rng: np.where(np.arange(3000) // 400 % 2, 40, 1),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_window_that_spans_more_updates_than_slots_keeps_its_bound(name):
+    window, slots = 2000, 64
+    sizes = SIZES[name](np.random.default_rng(0))
+    covered, exact = examples_in_windows(sizes.tolist(), window, slots)
+    assert (covered <= exact).all()
+    # The documented granularity, once the window is full; until then it is exact.
+    full = np.cumsum(sizes) > window
+    np.testing.assert_array_equal(covered[~full], np.cumsum(sizes)[~full])
+    assert (covered[full] > (1 - 4 / slots) * window - sizes.max()).all()
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_window_is_exact_while_its_updates_have_slots(name):
+    sizes = SIZES[name](np.random.default_rng(1))
+    covered, exact = examples_in_windows(sizes.tolist(), 60, 64)
+    if name != "mostly_empty":
+        np.testing.assert_array_equal(covered, exact)
+    # Where empty updates take up the slots, neighbours are merged rather than lost.
+    assert (covered <= exact).all()
+    assert (covered >= exact - 12).all()
+
+
+def test_window_after_many_updates_is_a_fresh_one_bit_for_bit():
+    metric = rm.collection({"ne": rm.ne(window=1000), "mse": rm.mse(window=1000)})
+    rng = np.random.default_rng(0)
+    count, size = 100_000, 16
+    p, w = (jnp.asarray(rng.random((count, 1, size)), jnp.float32) for _ in range(2))
+    y = jnp.asarray(rng.random((count, 1, size)) < 0.3)
+
+    @jax.jit
+    def run(p, y, w):
+        def step(state, x):
+            return metric.update(state, rm.make_batch(*x)), None
+
+        return metric.compute(jax.lax.scan(step, metric.init(), (p, y, w))[0])
+
+    values, fresh = run(p, y, w), run(p[-62:], y[-62:], w[-62:])
+    for name in fresh:
+        if "window" in name:
+            np.testing.assert_array_equal(values[name], fresh[name], err_msg=name)
+        else:
+            assert values[name] != fresh[name]
+
+
+@pytest.mark.parametrize("case", SUM_CASES, ids=[case.name for case in SUM_CASES])
+def test_bad_example_leaves_with_its_window(case):
+    if "examples" in case.name:
+        return
+    rng = np.random.default_rng(2)
+    metric = metric_of(case, window=100)
+    state = metric.init()
+    for step in range(6):
+        p, y, w, mask = arrays(rng, case, 2, 40)
+        if step == 1:
+            w[0, 3], mask[0, 3] = np.inf, True
+        state = metric.update(state, rm.make_batch(p, y, w, mask=mask))
+        for name, value in metric.compute(state).items():
+            is_in = step >= 1 if name.startswith("lifetime") else step in (1, 2)
+            assert np.isnan(value[0]).all() == is_in, (step, name)
+            assert np.isfinite(value[1]).all(), (step, name)
+
+
+def test_large_value_that_leaves_takes_nothing_along():
+    """Windows that subtract report 0 here."""
+    metric = rm.mse(window=2)
+    state = metric.init()
+    for prediction in (1e15, 0.1, 0.1):
+        state = metric.update(state, rm.make_batch([prediction], [0.0]))
+    np.testing.assert_allclose(metric.compute(state)["window_mse"], [0.01], rtol=1e-6)
+
+
+def test_batch_larger_than_the_window_counts_until_the_next():
+    metric = rm.ctr(window=3)
+    update = jax.jit(metric.update)
+    state = update(metric.init(), rm.make_batch(np.zeros(8), np.ones(8)))
+    assert metric.compute(state)["window_ctr"].tolist() == [1.0]
+    nothing = rm.make_batch(np.zeros(8), np.zeros(8), mask=np.zeros(8, bool))
+    assert metric.compute(update(state, nothing))["window_ctr"].tolist() == [1.0]
+    one = rm.make_batch(np.zeros(8), np.zeros(8), mask=np.arange(8) < 1)
+    assert metric.compute(update(state, one))["window_ctr"].tolist() == [0.0]
+
+
+def test_samples_window_is_exact_for_any_batch_size():
+    metric = rm.sample_metric(lambda batch: {"sum": jnp.sum(batch.predictions, axis=1)}, window=50)
+    rng = np.random.default_rng(0)
+    state, seen = metric.init(), []
+    for size in rng.integers(0, 120, 20):
+        p = rng.integers(0, 100, size).astype(np.float32)
+        mask = rng.random(size) < 0.8
+        seen += p[mask].tolist()
+        state = metric.update(state, rm.make_batch(p, p, mask=mask))
+        assert metric.compute(state)["window_sum"].tolist() == [sum(seen[-50:])]
