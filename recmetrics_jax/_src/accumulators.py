@@ -81,8 +81,12 @@ class Window(NamedTuple):
         held = numerics.join(tuple(self.held)) + statistics[:, -1]
         # The oldest slot still counts if all slots fit in the window, or all newer ones are empty.
         is_full = (oldest > 0) & ((held <= limit) | (held == oldest))
+        is_any_full = jnp.any(is_full)
         ring = jax.lax.cond(
-            jnp.any(is_full), lambda ring: ring._make_room(is_full, limit), lambda ring: ring, self
+            is_any_full,
+            lambda ring: ring._make_room(is_full, limit),
+            lambda ring: ring,
+            jax.tree.map(lambda x: _vary_as(x, is_any_full), self),
         )
         held = held - jnp.where(is_full, jnp.zeros_like(oldest), oldest)
         return Window(
@@ -230,6 +234,15 @@ class Samples(NamedTuple):
 def _positions(size: int) -> jax.Array:
     """``int32[1, size]``: 0 ... size - 1."""
     return jnp.arange(size, dtype=jnp.int32)[None]
+
+
+def _vary_as(x: jax.Array, other: jax.Array) -> jax.Array:
+    """``x``, typed in a ``shard_map`` as different on each device wherever ``other`` is.
+
+    By a slice of everything, whose start depends on ``other``: XLA makes nothing of it.
+    """
+    start = jnp.zeros((), jnp.int32) * other.astype(jnp.int32)
+    return jax.lax.dynamic_slice(x, [start] * x.ndim, x.shape)
 
 
 def _all_gather(x: jax.Array, axis_name: numerics.AxisName) -> jax.Array:
