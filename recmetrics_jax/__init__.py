@@ -1,11 +1,11 @@
 """Metrics of recommendation models as pure JAX functions.
 
-    import recmetrics_jax as rm
+import recmetrics_jax as rm
 
-    metrics = rm.collection({"ne": rm.ne(window=10_000), "calibration": rm.calibration()})
-    state = metrics.init()
-    state = metrics.update(state, rm.make_batch(predictions, labels, weights))
-    values = metrics.compute(state)
+metrics = rm.collection({"ne": rm.ne(window=10_000), "calibration": rm.calibration()})
+state = metrics.init()
+state = metrics.update(state, rm.make_batch(predictions, labels, weights))
+values = metrics.compute(state)
 """
 
 from recmetrics_jax import testing

@@ -111,9 +111,7 @@ def _homomorphism(metric: Metric, batches: Sequence[Batch], rtol: float) -> None
     before = _run(metric, batches[:-1])
     merged = metric.merge(before, _run(metric, batches[-1:]))
     updated = _run(metric, batches[-1:], before)
-    _assert_close(
-        _values(metric, merged, "lifetime_"), _values(metric, updated, "lifetime_"), rtol
-    )
+    _assert_close(_values(metric, merged, "lifetime_"), _values(metric, updated, "lifetime_"), rtol)
 
 
 def _split(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:

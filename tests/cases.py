@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 import oracles
+
 import recmetrics_jax as rm
 
 
@@ -75,7 +76,7 @@ def metric_of(case, n_tasks=2, window=None):
 
 
 def arrays(rng, case, tasks, examples, *, positive=0.4):
-    """Random ``predictions, labels, weights, mask`` of NumPy; quarter weights, some of them zero."""
+    """Random ``predictions, labels, weights, mask``; weights are quarters, some of them zero."""
     shape = (tasks, examples)
     if case.n_classes is None:
         predictions = rng.random(shape)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import recmetrics_jax as rm
 from cases import CASES, arrays, metric_of, nine
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+import recmetrics_jax as rm
 
 DEVICES = 4
 STEPS = 6
@@ -21,7 +22,7 @@ METRICS["collection"] = (CASES[0], nine(n_tasks=2, window=WINDOW))
 
 
 def stream(case):
-    """Global batches ``[steps, T, devices * local]``; on the last, two devices have only padding."""
+    """Batches ``[steps, T, devices * local]``; in the last, two devices have only padding."""
     rng = np.random.default_rng(0)
     batches = [arrays(rng, case, 2, DEVICES * LOCAL) for _ in range(STEPS)]
     batches[-1][3][:, LOCAL + 3 :] = False
@@ -135,9 +136,7 @@ def test_samples_of_all_devices_come_together(route):
 
 
 def test_samples_go_on_after_a_merge():
-    metric = rm.sample_metric(
-        lambda batch: {"sum": jnp.sum(batch.predictions, axis=1)}, window=4
-    )
+    metric = rm.sample_metric(lambda batch: {"sum": jnp.sum(batch.predictions, axis=1)}, window=4)
     a = metric.update(metric.init(), rm.make_batch([1.0, 2.0], [0, 0]))
     b = metric.update(metric.init(), rm.make_batch([10.0, 20.0, 30.0, 40.0, 50.0], [0] * 5))
     state = metric.merge(a, b)
@@ -154,9 +153,7 @@ def test_all_merge_works_over_a_mesh_of_two_axes():
     metric = rm.ctr(window=100)
     labels = jnp.asarray(np.random.default_rng(0).random((4, 8)) < 0.4)
 
-    @functools.partial(
-        jax.shard_map, mesh=mesh, in_specs=P(("data", "model")), out_specs=P()
-    )
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=P(("data", "model")), out_specs=P())
     def values(labels):
         state = metric.update(metric.init(), rm.make_batch(labels[0], labels[0]))
         return metric.compute(rm.all_merge(state, ("data", "model")))

@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
-import recmetrics_jax as rm
 from cases import CASES, NAMES, batches, metric_of, nine
+
+import recmetrics_jax as rm
 
 WINDOW = 150
 COLLECTION = rm.collection({"nine": nine(n_tasks=2, window=WINDOW), "lifetime": rm.ne(n_tasks=2)})
@@ -38,7 +39,6 @@ def test_tasks_at_once_are_metrics_of_one_task(case):
     for task in range(2):
         for name, value in single.compute(states[1 + task]).items():
             np.testing.assert_array_equal(values[name][task], value[0], err_msg=name)
-
 
 
 def _forgets_weights(batch):

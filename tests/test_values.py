@@ -1,13 +1,15 @@
 """Every metric against its float64 oracle: random, degenerate and hand-computed streams."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import recmetrics_jax as rm
 from cases import CASES, NAMES, arrays, expected, metric_of
+
+import recmetrics_jax as rm
 
 RTOL = 1e-6
 
@@ -48,10 +50,18 @@ def degenerate(case, rng):
         "one_task_without_weight": (p, y, w * [[0], [1]], everything),
         "all_masked": (p, y, w, nothing),
         "one_task_masked": (p, y, w, everything & [[True], [False]]),
-        "sure_and_right": (np.broadcast_to(y.reshape(*y.shape, *[1] * (p.ndim - 2)), p.shape),
-                           y, w + 1, everything),
-        "sure_and_wrong": (1 - np.broadcast_to(y.reshape(*y.shape, *[1] * (p.ndim - 2)), p.shape),
-                           y, w + 1, everything),
+        "sure_and_right": (
+            np.broadcast_to(y.reshape(*y.shape, *[1] * (p.ndim - 2)), p.shape),
+            y,
+            w + 1,
+            everything,
+        ),
+        "sure_and_wrong": (
+            1 - np.broadcast_to(y.reshape(*y.shape, *[1] * (p.ndim - 2)), p.shape),
+            y,
+            w + 1,
+            everything,
+        ),
         "at_threshold": (np.full_like(p, 0.5), y, w + 1, everything),
         "tiny_predictions": (p * np.float32(1e-9), y, w + 1, everything),
         "one_example": tuple(x[:, :1] for x in (p, y, w, everything)),
@@ -109,8 +119,8 @@ def test_recall_counts_a_prediction_at_the_threshold_once():
 
 def test_ne_in_float32_is_that_of_float64():
     """Where float32 loses most: tiny predictions, and p or 1 - p at zero."""
-    predictions = np.float32([1e-9, 1e-7, 3e-5, 0.999, 1 - 6e-8, 0.0, 1.0, 1e-13])
-    labels = np.float32([0, 0, 0, 1, 1, 0, 1, 0])
+    predictions = np.array([1e-9, 1e-7, 3e-5, 0.999, 1 - 6e-8, 0.0, 1.0, 1e-13], np.float32)
+    labels = np.array([0, 0, 0, 1, 1, 0, 1, 0], np.float32)
     case = CASES[0]
     stream = [(predictions[None], labels[None], np.ones((1, 8)), np.ones((1, 8), bool))]
     wanted = expected(case, stream)
@@ -134,8 +144,9 @@ def test_multiclass_label_that_is_no_class_is_never_hit():
     np.testing.assert_allclose(value, [[1 / 12, 2 / 12, 1 / 4]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.is_sum and "examples" not in c.name],
-                         ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.is_sum and "examples" not in c.name], ids=lambda c: c.name
+)
 def test_undefined_values_are_what_the_user_asks_for(case):
     metric = case.make(n_tasks=2, window=10, undefined=0.5)
     values = metric.compute(metric.init())
@@ -149,8 +160,9 @@ def test_undefined_values_are_what_the_user_asks_for(case):
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
 def test_nonfinite_example_makes_its_task_nan_or_is_masked(case, where, bad):
     rng = np.random.default_rng(1)
-    parts = dict(zip(("predictions", "labels", "weights", "mask"), arrays(rng, case, 2, 12),
-                     strict=True))
+    parts: dict[str, Any] = dict(
+        zip(("predictions", "labels", "weights", "mask"), arrays(rng, case, 2, 12), strict=True)
+    )
     parts["mask"][:] = True
     parts[where][(0, 5) if parts[where].ndim == 2 else (0, 5, 1)] = bad
     metric = case.make(n_tasks=2, window=1000)

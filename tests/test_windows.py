@@ -1,12 +1,13 @@
-"""Windows hold the newest updates, to the example while they fit and within a stated bound after."""
+"""Windows hold the newest updates: exactly while they have slots, within a bound after."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from cases import SUM_CASES, arrays, expected, metric_of
+
 import recmetrics_jax as rm
-from cases import NAMES, SUM_CASES, arrays, expected, metric_of
 
 
 def stream_of(rng, case, sizes):
@@ -16,6 +17,7 @@ def stream_of(rng, case, sizes):
 
 def padded(p, y, w, mask, size):
     """The batch with masked rows appended, so that one shape serves all sizes."""
+
     def pad(x):
         return np.pad(x, [(0, 0), (0, size - x.shape[1]), *[(0, 0)] * (x.ndim - 2)])
 
@@ -26,8 +28,7 @@ def of_window(stream, task, window):
     """The part of a stream that lies in the window of a task."""
     counts = [batch[3][task].sum() for batch in stream]
     return [
-        tuple(x[task : task + 1] for x in stream[i])
-        for i in oracles.newest_updates(counts, window)
+        tuple(x[task : task + 1] for x in stream[i]) for i in oracles.newest_updates(counts, window)
     ]
 
 

@@ -77,7 +77,9 @@ class Window(NamedTuple):
         """With one more update, ``float64[T, K]``; in an x64 scope."""
         parts = numerics.split(statistics, self.high.dtype, 2)
         tasks = jnp.arange(self.cursor.size)
-        oldest = numerics.join((self.high[tasks, self.cursor, -1], self.low[tasks, self.cursor, -1]))
+        oldest = numerics.join(
+            (self.high[tasks, self.cursor, -1], self.low[tasks, self.cursor, -1])
+        )
         held = numerics.join(tuple(self.held)) + statistics[:, -1]
         # The oldest slot still counts if all slots fit in the window, or all newer ones are empty.
         is_full = (oldest > 0) & ((held <= limit) | (held == oldest))
@@ -110,7 +112,9 @@ class Window(NamedTuple):
 
         def interleave(merged: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
             second = jnp.where(fits, jnp.zeros_like(second), second)
-            return jnp.stack([jnp.where(fits, merged, first), second], axis=2).reshape(ring.high.shape)
+            return jnp.stack([jnp.where(fits, merged, first), second], axis=2).reshape(
+                ring.high.shape
+            )
 
         high, low = (interleave(*parts) for parts in zip(pair, older, newer, strict=True))
         is_kept = jnp.stack([jnp.ones_like(fits), ~fits], axis=2).reshape(ring.high.shape[:2])
@@ -180,7 +184,9 @@ class Samples(NamedTuple):
     """``int32[T]``: the row that the next example overwrites, which is the oldest."""
 
     @classmethod
-    def empty(cls, n_tasks: int, capacity: int, classes: int | None, keys: tuple[str, ...]) -> "Samples":
+    def empty(
+        cls, n_tasks: int, capacity: int, classes: int | None, keys: tuple[str, ...]
+    ) -> "Samples":
         """No examples."""
         shape = (n_tasks, capacity)
         rows = Batch(
@@ -215,7 +221,9 @@ class Samples(NamedTuple):
         age = (_positions(capacity) - self.cursor[:, None]) % capacity
         order = jnp.argsort(jnp.where(self.rows.mask, age, capacity), axis=1)
         rows = jax.tree.map(
-            lambda x: jnp.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1),
+            lambda x: jnp.take_along_axis(
+                x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1
+            ),
             self.rows,
         )
         return Samples(rows, jnp.sum(rows.mask, axis=1, dtype=jnp.int32) % capacity)
@@ -268,7 +276,7 @@ def _is_accumulator(x: Any) -> bool:
 
 
 def merge(a: Tree, b: Tree) -> Tree:
-    """The state of two streams together: every accumulator of ``a`` merged with its twin in ``b``."""
+    """The state of two streams together: every accumulator merged with its twin."""
     return jax.tree.map(lambda x, y: x.merge(y), a, b, is_leaf=_is_accumulator)
 
 
@@ -295,7 +303,6 @@ def all_merge(state: Tree, axis_name: numerics.AxisName) -> Tree:
     >>> jax.vmap(clicks, axis_name="devices")(jnp.array([[0, 0], [0, 1]])).tolist()
     [[0.25], [0.25]]
     """
-
 
     def of_all_devices(x: Any) -> Any:
         if not _is_accumulator(x):

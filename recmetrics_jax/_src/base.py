@@ -3,7 +3,7 @@
 Shapes are written with one alphabet: ``T`` tasks, ``N`` examples, ``C`` classes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+ArrayOrList = ArrayLike | Sequence[Any]
 State = Any  # a pytree of arrays, opaque to the caller
 Values = dict[str, jax.Array]
 
@@ -50,13 +51,13 @@ class Metric(NamedTuple):
 
 
 def make_batch(
-    predictions: ArrayLike,
-    labels: ArrayLike,
-    weights: ArrayLike | None = None,
+    predictions: ArrayOrList,
+    labels: ArrayOrList,
+    weights: ArrayOrList | None = None,
     *,
-    mask: ArrayLike | None = None,
+    mask: ArrayOrList | None = None,
     mask_nonfinite: bool = False,
-    **keys: ArrayLike,
+    **keys: ArrayOrList,
 ) -> Batch:
     """Checks and casts arrays into a `Batch`; works eagerly and under every transformation.
 
@@ -145,7 +146,7 @@ def _assemble(
     )
 
 
-def _to_array(name: str, x: ArrayLike, *kinds: type[np.generic]) -> jax.Array:
+def _to_array(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> jax.Array:
     """``x`` as an array of one of ``kinds``, never sharing memory with the caller's buffer."""
     if not isinstance(x, jax.Array):
         try:
@@ -191,7 +192,7 @@ def _check_shapes(predictions: jax.Array, labels: jax.Array) -> tuple[int, int]:
             f"labels: expected shape {expected}, as the predictions {predictions.shape}, "
             f"got {labels.shape}"
         )
-    return expected if len(expected) == 2 else (1, *expected)
+    return (1, expected[0]) if len(expected) == 1 else (expected[0], expected[1])
 
 
 def _per_example(name: str, x: jax.Array, shape: tuple[int, int]) -> jax.Array:

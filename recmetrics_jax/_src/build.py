@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 import jax
 
-from recmetrics_jax._src.base import Batch, Metric, Values
+from recmetrics_jax._src.base import Batch, Metric
 from recmetrics_jax._src.program import Program, SampleMember, SumMember
 from recmetrics_jax._src.terms import Term
 
 DEFAULT_SLOTS = 1024
 
-Tree = TypeVar("Tree")
+Member = TypeVar("Member", SumMember, SampleMember)
 
 
 def sum_metric(
@@ -179,7 +179,7 @@ def collection(metrics: Mapping[str, Metric]) -> Metric:
     return metric
 
 
-def _prefixed(name: str, member: Tree) -> Tree:
+def _prefixed(name: str, member: Member) -> Member:
     return dataclasses.replace(member, prefix=f"{name}/{member.prefix}")
 
 

@@ -143,7 +143,7 @@ class Program:
 
     def update(self, state: MetricState, batch: Batch) -> MetricState:
         """The state after one more batch."""
-        self._check_state("state", state)
+        state = self._checked("state", state)
         self._check_batch(state, batch)
         terms = {term: term.evaluate(batch) for term in self._columns.starts}
         poisoned = jnp.any(batch.nonfinite & batch.mask, axis=1, keepdims=True)
@@ -160,13 +160,15 @@ class Program:
             lifetime,
             windows,
             tuple(samples.push(batch) for samples in state.samples),
-            {name: metric.update(state.others[name], batch) for name, metric in self.others.items()},
+            {
+                name: metric.update(state.others[name], batch)
+                for name, metric in self.others.items()
+            },
         )
 
     def merge(self, a: MetricState, b: MetricState) -> MetricState:
         """The state of both streams together."""
-        self._check_state("a", a)
-        self._check_state("b", b)
+        a, b = self._checked("a", a), self._checked("b", b)
         mine, theirs = (state._replace(others={}) for state in (a, b))
         others = {
             name: metric.merge(a.others[name], b.others[name])
@@ -176,7 +178,7 @@ class Program:
 
     def compute(self, state: MetricState) -> Values:
         """The values, computed in float64 and rounded once to the dtype of the state."""
-        self._check_state("state", state)
+        state = self._checked("state", state)
         values: Values = {}
         dtype = state.lifetime.high.dtype
         with jax.enable_x64(True):
@@ -201,8 +203,12 @@ class Program:
             _put(values, f"{name}/", metric.compute(state.others[name]))
         return values
 
-    def _check_state(self, name: str, state: Any) -> None:
-        """Raises ValueError if a state is of another metric, or not of this many tasks."""
+    def _checked(self, name: str, state: Any) -> MetricState:
+        """The state, with arrays restored by a checkpoint library as NumPy made JAX's.
+
+        Raises:
+            ValueError: if it is of another metric, or not of this many tasks.
+        """
         expected = jax.tree.structure(self._template)
         if jax.tree.structure(state) != expected:
             raise ValueError(
@@ -219,6 +225,7 @@ class Program:
                 raise ValueError(
                     f"{name}: expected arrays of shapes {shapes[0]} in {field!r}, got {shapes[1]}"
                 )
+        return jax.tree.map(jnp.asarray, state)
 
     def _check_batch(self, state: MetricState, batch: Any) -> None:
         """Raises ValueError if a batch does not fit this program."""

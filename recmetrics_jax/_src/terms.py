@@ -7,6 +7,7 @@ equal as values: one function with the same options, never by what they happen t
 import dataclasses
 import math
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ class Term:
     True
     """
 
-    function: Callable[..., jax.Array]
+    function: Callable[..., Any]
     options: tuple[Hashable, ...] = ()
     shape: tuple[int, ...] = ()
     keys: tuple[str, ...] = ()
@@ -69,6 +70,19 @@ class Term:
         return jnp.where(mask, terms, jnp.zeros_like(terms))
 
 
+def scores(batch: Batch) -> jax.Array:
+    """The predictions as one score per example.
+
+    Raises:
+        ValueError: if they are scores of classes.
+    """
+    if batch.predictions.ndim != 2:
+        raise ValueError(
+            f"predictions: expected shape {batch.mask.shape}, got {batch.predictions.shape}"
+        )
+    return batch.predictions
+
+
 def weights(batch: Batch) -> jax.Array:
     """``w``."""
     return batch.weights
@@ -86,7 +100,7 @@ def weighted_negatives(batch: Batch) -> jax.Array:
 
 def weighted_predictions(batch: Batch) -> jax.Array:
     """``w p``."""
-    return batch.weights * batch.predictions
+    return batch.weights * scores(batch)
 
 
 def examples(batch: Batch) -> jax.Array:

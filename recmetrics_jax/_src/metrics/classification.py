@@ -9,14 +9,14 @@ import jax
 from recmetrics_jax._src.base import Batch, Metric, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.terms import WEIGHTS, Term
+from recmetrics_jax._src.terms import WEIGHTS, Term, scores
 
 X = TypeVar("X")
 
 
 def _is_positive(batch: Batch, threshold: float) -> jax.Array:
     """1 where the prediction is at least the threshold."""
-    return (batch.predictions >= threshold).astype(batch.predictions.dtype)
+    return (scores(batch) >= threshold).astype(batch.weights.dtype)
 
 
 class AccuracySums(NamedTuple, Generic[X]):
@@ -60,7 +60,9 @@ def accuracy(
 
     Args:
         threshold: predictions from here on count as positive.
-        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
         undefined: the value where no weight has been seen.
 
     Returns:
@@ -133,7 +135,9 @@ def precision(
 
     Args:
         threshold: predictions from here on count as positive.
-        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
         undefined: the value where no prediction was positive.
 
     Returns:
@@ -191,7 +195,9 @@ def recall(
 
     Args:
         threshold: predictions from here on count as positive.
-        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
         undefined: the value where no label was positive.
 
     Returns:

@@ -18,7 +18,9 @@ def examples(*, n_tasks: int = 1, window: int | None = None, slots: int = DEFAUL
     ``examples = sum([mask])``, whatever the weights.
 
     Args:
-        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
 
     Returns:
         A `Metric` with ``lifetime_examples`` and, with a window, ``window_examples``, each
@@ -47,7 +49,9 @@ def nonfinite_examples(
     ``nonfinite_examples = sum([a prediction, label or weight is not finite])``.
 
     Args:
-        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
 
     Returns:
         A `Metric` with ``lifetime_nonfinite_examples`` and, with a window,

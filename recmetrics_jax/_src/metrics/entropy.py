@@ -15,6 +15,7 @@ from recmetrics_jax._src.terms import (
     WEIGHTED_NEGATIVES,
     WEIGHTS,
     Term,
+    scores,
 )
 
 X = TypeVar("X")
@@ -38,7 +39,7 @@ def cross_entropy(batch: Batch) -> jax.Array:
     The logarithms are clamped, each its own: in float32 ``1 - eta`` is 1, while the logarithm of
     it is not 0. And ``log1p(-p)`` keeps the digits of a small p, which ``1 - p`` would drop.
     """
-    p = jnp.clip(batch.predictions, 0.0, 1.0)
+    p = jnp.clip(scores(batch), 0.0, 1.0)
     low, high = math.log(ETA), math.log1p(-ETA)
     log_p = jnp.clip(jnp.log(p), low, high)
     log_q = jnp.clip(jnp.log1p(-p), low, high)
@@ -51,7 +52,9 @@ ne_terms = NESums(Term(cross_entropy), WEIGHTS, WEIGHTED_LABELS, WEIGHTED_NEGATI
 
 def ne_values(sums: NESums[jax.Array], *, logloss: bool, undefined: float) -> Values:
     """The values of normalized entropy and, on request, of logloss."""
-    is_undefined = (sums.pos_labels == 0) | (sums.neg_labels == 0) | (sums.weighted_num_samples == 0)
+    is_undefined = (
+        (sums.pos_labels == 0) | (sums.neg_labels == 0) | (sums.weighted_num_samples == 0)
+    )
     # Stand-ins keep the logarithms finite where the value is replaced anyway.
     total = jnp.where(is_undefined, 2.0, sums.weighted_num_samples)
     positive = jnp.where(is_undefined, 1.0, sums.pos_labels)
@@ -85,7 +88,9 @@ def ne(
 
     Args:
         logloss: also give ``logloss = sum(w ce) / S``, in bits per unit of weight.
-        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
         undefined: the value where no weight, or only one class, has been seen.
 
     Returns:

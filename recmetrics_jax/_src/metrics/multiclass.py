@@ -51,9 +51,7 @@ def multiclass_recall_terms(n_classes: int) -> MulticlassRecallSums[Term]:
     return MulticlassRecallSums(hits, WEIGHTS)
 
 
-def multiclass_recall_values(
-    sums: MulticlassRecallSums[jax.Array], *, undefined: float
-) -> Values:
+def multiclass_recall_values(sums: MulticlassRecallSums[jax.Array], *, undefined: float) -> Values:
     """The value of multiclass recall."""
     recall = safe_divide(sums.tp_at_k, sums.total_weights[:, None], undefined)
     return {"multiclass_recall": recall}
@@ -79,7 +77,9 @@ def multiclass_recall(
 
     Args:
         n_classes: number of classes ``C``; predictions are ``[T, N, C]``, labels class numbers.
-        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
         undefined: the value where no weight has been seen.
 
     Returns:

@@ -45,7 +45,9 @@ def calibration(
     section 3.
 
     Args:
-        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
         undefined: the value where no weighted label has been seen.
 
     Returns:
@@ -95,7 +97,9 @@ def ctr(
     Rate for New Ads, WWW 2007, section 1.
 
     Args:
-        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
         undefined: the value where no weight has been seen.
 
     Returns:
@@ -144,7 +148,9 @@ def weighted_avg(
     Source: the weighted arithmetic mean; the name is that of torchrec.metrics.weighted_avg.
 
     Args:
-        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
         undefined: the value where no weight has been seen.
 
     Returns:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from recmetrics_jax._src.base import Batch, Metric, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.terms import WEIGHTS, Term
+from recmetrics_jax._src.terms import WEIGHTS, Term, scores
 
 X = TypeVar("X")
 
@@ -24,7 +24,7 @@ class ErrorSums(NamedTuple, Generic[X]):
 
 def squared_error(batch: Batch) -> jax.Array:
     """``w (y - p)^2``."""
-    return batch.weights * jnp.square(batch.labels - batch.predictions)
+    return batch.weights * jnp.square(batch.labels - scores(batch))
 
 
 mse_terms = ErrorSums(Term(squared_error), WEIGHTS)
@@ -55,7 +55,9 @@ def mse(
     22(1), 2004, section 5.1.1.
 
     Args:
-        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
         undefined: the value where no weight has been seen.
 
     Returns:
@@ -78,7 +80,7 @@ def mse(
 
 def absolute_error(batch: Batch) -> jax.Array:
     """``w |y - p|``."""
-    return batch.weights * jnp.abs(batch.labels - batch.predictions)
+    return batch.weights * jnp.abs(batch.labels - scores(batch))
 
 
 mae_terms = ErrorSums(Term(absolute_error), WEIGHTS)
@@ -104,7 +106,9 @@ def mae(
     22(1), 2004, section 5.1.1.
 
     Args:
-        n_tasks, window, slots: as in `recmetrics_jax.sum_metric`.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
         undefined: the value where no weight has been seen.
 
     Returns:
