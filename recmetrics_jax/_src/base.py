@@ -3,6 +3,7 @@
 Shapes are written with one alphabet: ``T`` tasks, ``N`` examples, ``C`` classes.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -114,7 +115,7 @@ def make_batch(
     )
 
 
-@jax.jit(static_argnames="mask_nonfinite")
+@functools.partial(jax.jit, static_argnames="mask_nonfinite")
 def _assemble(
     predictions: jax.Array,
     labels: jax.Array,
