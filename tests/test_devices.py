@@ -1,6 +1,7 @@
 """All routes to a global value agree: pmap, shard_map, sharded jit, host fold, one device."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -190,3 +191,36 @@ def test_all_merge_keeps_the_digits_whatever_the_order_of_devices():
 def test_all_merge_refuses_the_state_of_a_metric_written_by_hand():
     with pytest.raises(ValueError, match=r"state: expected the state of a metric made by"):
         jax.vmap(lambda state: rm.all_merge(state, "d"), axis_name="d")(jnp.zeros((2, 3)))
+
+
+def collectives(function, *arguments):
+    text = jax.jit(function).lower(*arguments).compile().as_text()
+    return len(re.findall(r"= .*(?:all-reduce|all-gather|all-to-all|collective-permute)\(", text))
+
+
+def test_collection_merges_in_as_many_collectives_as_one_metric():
+    mesh = jax.make_mesh((DEVICES,), ("devices",), axis_types=(AxisType.Auto,))
+
+    def merge_of(metric):
+        states = jax.tree.map(lambda x: jnp.stack([x] * DEVICES), metric.init())
+
+        @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("devices"), out_specs=P())
+        def merged(states):
+            return rm.all_merge(jax.tree.map(lambda x: x[0], states), "devices")
+
+        return collectives(merged, states)
+
+    assert 1 <= merge_of(nine(window=100)) <= merge_of(rm.ctr(window=100)) <= 4
+
+
+def test_update_over_sharded_examples_moves_no_examples():
+    """Only sums cross devices: as many all-reduces for nine metrics as for one, no gathers."""
+    mesh = jax.make_mesh((DEVICES,), ("devices",), axis_types=(AxisType.Auto,))
+    x = jax.device_put(jnp.ones((1, 64)), NamedSharding(mesh, P(None, "devices")))
+
+    def update_of(metric):
+        return collectives(
+            lambda state, x: metric.update(state, rm.make_batch(x, x, x)), metric.init(), x
+        )
+
+    assert 1 <= update_of(nine(window=100)) <= 2

@@ -129,6 +129,13 @@ def test_ne_in_float32_is_that_of_float64():
     np.testing.assert_allclose(values["lifetime_logloss"], wanted["lifetime_logloss"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("label", [-0.5, 1.5])
+def test_ne_of_labels_beyond_0_and_1_is_undefined(label):
+    metric = rm.ne()
+    state = metric.update(metric.init(), rm.make_batch([0.5, 0.5], [label, label]))
+    assert np.isnan(metric.compute(state)["lifetime_ne"]).all()
+
+
 def test_multiclass_recall_does_not_depend_on_the_order_of_tied_classes():
     metric = rm.multiclass_recall(3)
     for label in range(3):

@@ -1,5 +1,7 @@
 """Windows hold the newest updates: exactly while they have slots, within a bound after."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +104,30 @@ def test_window_is_exact_while_its_updates_have_slots(name):
     # Where empty updates take up the slots, neighbours are merged rather than lost.
     assert (covered <= exact).all()
     assert (covered >= exact - 12).all()
+
+
+@pytest.mark.parametrize("name", ["ones", "equal", "ragged", "growing"])
+def test_windows_that_share_slots_keep_their_bound_when_merged(name):
+    """Four devices, each with its own ring, which shares slots long before the whole would."""
+    devices, window, slots = 4, 2000, 128
+    rng = np.random.default_rng(0)
+    sizes = np.stack([SIZES[name](rng) for _ in range(devices)])
+    metric = rm.examples(window=window, slots=slots)
+    largest = int(sizes.max())
+
+    @jax.jit
+    def run(sizes):
+        def step(state, size):
+            mask = jnp.arange(largest) < size
+            ones = jnp.ones(largest)
+            return metric.update(state, rm.make_batch(ones, ones, mask=mask)), None
+
+        return jax.lax.scan(step, metric.init(), sizes)[0]
+
+    states = [run(of_device) for of_device in jnp.asarray(sizes)]
+    merged = functools.reduce(metric.merge, states)
+    covered = float(metric.compute(merged)["window_examples"][0])
+    assert (1 - 4 * devices / slots) * window - devices * largest < covered <= window
 
 
 def test_window_after_many_updates_is_a_fresh_one_bit_for_bit():

@@ -171,8 +171,10 @@ class Window(NamedTuple):
         """The windows of all devices together, aligned by age as in `merge`."""
         ring = self._from_oldest()
         high, low = numerics.all_add((ring.high, ring.low), axis_name)
-        held = jnp.stack(numerics.all_add(tuple(ring.held), axis_name))
-        return Window(high, low, held, jax.lax.pmax(ring.cursor, axis_name))
+        with jax.enable_x64(True):
+            held = jnp.sum(numerics.join((high[..., -1], low[..., -1])), axis=1)
+            held = jnp.stack(numerics.split(held, self.held.dtype, 2))
+        return Window(high, low, held, jnp.zeros(self.cursor.shape, jnp.int32))
 
 
 class Samples(NamedTuple):

@@ -4,6 +4,7 @@ All metrics of this package are made with them, and users' own metrics are too.
 """
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -70,12 +71,12 @@ def sum_metric(
     >>> bias.compute(state)["lifetime_bias"].tolist()
     [0.25]
     """
-    _check_at_least("n_tasks", n_tasks, 1)
-    _check_at_least("slots", slots, 8)
+    check_at_least("n_tasks", n_tasks, 1)
+    check_at_least("slots", slots, 8)
     if slots % 2:
         raise ValueError(f"slots: expected an even number, got {slots}")
     if window is not None:
-        _check_at_least("window", window, 1)
+        check_at_least("window", window, 1)
     member = SumMember(
         prefix="",
         terms=jax.tree.map(_as_term, terms),
@@ -120,10 +121,10 @@ def sample_metric(
     >>> round(metric.compute(state)["window_largest"].item(), 6)
     0.7
     """
-    _check_at_least("n_tasks", n_tasks, 1)
-    _check_at_least("window", window, 1)
+    check_at_least("n_tasks", n_tasks, 1)
+    check_at_least("window", window, 1)
     if n_classes is not None:
-        _check_at_least("n_classes", n_classes, 1)
+        check_at_least("n_classes", n_classes, 1)
     member = SampleMember("", values, window, tuple(keys), n_classes)
     return Program(n_tasks, samples=(member,)).metric()
 
@@ -196,6 +197,7 @@ def _as_term(function: Any) -> Term:
     return Term(function)
 
 
-def _check_at_least(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+def check_at_least(name: str, value: Any, least: int) -> None:
+    """Raises ValueError if an option is not a whole number, or too small."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")

@@ -52,9 +52,7 @@ ne_terms = NESums(Term(cross_entropy), WEIGHTS, WEIGHTED_LABELS, WEIGHTED_NEGATI
 
 def ne_values(sums: NESums[jax.Array], *, logloss: bool, undefined: float) -> Values:
     """The values of normalized entropy and, on request, of logloss."""
-    is_undefined = (
-        (sums.pos_labels == 0) | (sums.neg_labels == 0) | (sums.weighted_num_samples == 0)
-    )
+    is_undefined = (sums.pos_labels <= 0) | (sums.neg_labels <= 0)
     # Stand-ins keep the logarithms finite where the value is replaced anyway.
     total = jnp.where(is_undefined, 2.0, sums.weighted_num_samples)
     positive = jnp.where(is_undefined, 1.0, sums.pos_labels)
@@ -91,7 +89,8 @@ def ne(
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
-        undefined: the value where no weight, or only one class, has been seen.
+        undefined: the value where no weight, or only one class, has been seen, or where labels
+            beyond 0 and 1 leave no entropy.
 
     Returns:
         A `Metric` with ``lifetime_ne``, with a window ``window_ne``, and with ``logloss``

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src.base import Batch, Metric, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.build import DEFAULT_SLOTS, check_at_least, sum_metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.terms import WEIGHTS, Term
 
@@ -97,8 +97,7 @@ def multiclass_recall(
     >>> metric.compute(state)["lifetime_multiclass_recall"].tolist()
     [[0.5, 1.0, 1.0]]
     """
-    if not isinstance(n_classes, int) or n_classes < 1:
-        raise ValueError(f"n_classes: expected a whole number of at least 1, got {n_classes!r}")
+    check_at_least("n_classes", n_classes, 1)
     values = functools.partial(multiclass_recall_values, undefined=undefined)
     return sum_metric(
         multiclass_recall_terms(n_classes), values, n_tasks=n_tasks, window=window, slots=slots
