@@ -70,8 +70,8 @@ BROKEN = {
 
 
 def _aliased(state):
-    lifetime = state.lifetime
-    return state._replace(lifetime=lifetime._replace(middle=lifetime.high))
+    (window,) = state.windows
+    return state._replace(windows=(window._replace(held=window.oldest),))
 
 
 @pytest.mark.parametrize("law", BROKEN)

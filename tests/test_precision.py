@@ -29,7 +29,7 @@ def state_of(batch, updates):
 
 def total(state):
     """The exact value of the accumulated ``sum(w p)`` and ``sum(w)``, as Python integers' ratio."""
-    return [math.fsum(float(part[0, i]) for part in state.lifetime) for i in range(2)]
+    return [math.fsum(float(part[0, i]) for part in state.lifetime.parts) for i in range(2)]
 
 
 @functools.cache
@@ -136,7 +136,7 @@ def test_expansions_add_without_loss():
     count = 1000
     # Random expansions of three: each part well below the one before.
     parts = [[rng.normal(size=count) * 2.0 ** (-26 * i) for i in range(3)] for _ in range(2)]
-    a, b = (tuple(jnp.asarray(x, jnp.float32) for x in part) for part in parts)
+    a, b = (jnp.asarray(part, jnp.float32) for part in parts)
     result = numerics.add(a, b)
     for i in range(count):
         given = [float(x[i]) for x in (*a, *b)]

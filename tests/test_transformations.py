@@ -1,5 +1,7 @@
 """Metrics inside what users write around them: grad, donation, scan, checkpoints, NumPy buffers."""
 
+import re
+
 import chex
 import flax.serialization
 import jax
@@ -56,9 +58,9 @@ def test_collection_shares_statistics_by_declared_identity():
     metrics = nine(window=100)
     state = metrics.init()
     # 11 distinct terms of 18, and the number of examples; one ring for all.
-    assert state.lifetime.high.shape == (1, 12)
-    assert [window.high.shape for window in state.windows] == [(1, 1024, 12)]
-    assert len(jax.tree.leaves(state)) == 7
+    assert state.lifetime.parts.shape == (3, 1, 12)
+    assert [window.ring.shape for window in state.windows] == [(2, 1, 1024, 12)]
+    assert len(jax.tree.leaves(state)) == 5
 
 
 def test_collection_tells_apart_what_is_declared_apart():
@@ -141,14 +143,20 @@ def test_later_writes_to_the_callers_arrays_change_nothing():
     assert (batch.keys["session"] == 1).all()
 
 
-def test_update_of_a_donated_state_writes_the_ring_in_place():
-    metric = nine(window=10_000_000)
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_update_of_a_donated_state_writes_the_ring_in_place(tasks):
+    metric = nine(n_tasks=tasks, window=10_000_000)
     step = jax.jit(metric.update, donate_argnums=0)
-    state = metric.init()
-    ring = state.windows[0].high.unsafe_buffer_pointer()
-    for batch in batches(CASES[0], tasks=1):
+    state, stream = metric.init(), batches(CASES[0], tasks=tasks)
+    ring = state.windows[0].ring
+    shape = ",".join(map(str, ring.shape))
+    program = step.lower(state, stream[0]).compile().as_text() or ""
+    assert f"[{shape}]" in program
+    assert not re.search(rf"\[{shape}\]\S* copy\(", program[program.index("\nENTRY") :])
+    pointer = ring.unsafe_buffer_pointer()
+    for batch in stream:
         state = step(state, batch)
-        assert state.windows[0].high.unsafe_buffer_pointer() == ring
+        assert state.windows[0].ring.unsafe_buffer_pointer() == pointer
 
 
 def test_update_makes_no_transfer_to_the_host():

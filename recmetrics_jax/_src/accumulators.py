@@ -19,133 +19,91 @@ Tree = TypeVar("Tree")
 
 
 class Sum(NamedTuple):
-    """Running sums of ``K`` statistics, as expansions of three floats (see `numerics`)."""
+    """Running sums of ``K`` statistics."""
 
-    high: jax.Array
-    """``float[T, K]``: the sums, rounded to the dtype."""
-    middle: jax.Array
-    """``float[T, K]``: what ``high`` misses, rounded."""
-    low: jax.Array
-    """``float[T, K]``: what both miss."""
+    parts: jax.Array
+    """``float[3, T, K]``: the sums, as expansions of three floats (see `numerics`)."""
 
     @classmethod
     def empty(cls, n_tasks: int, size: int) -> "Sum":
         """No examples."""
-        return cls(*(jnp.zeros((n_tasks, size)) for _ in cls._fields))
+        return cls(jnp.zeros((3, n_tasks, size)))
 
     def add(self, statistics: jax.Array) -> "Sum":
         """With ``statistics``, ``float64[T, K]``, added; in an x64 scope."""
-        return Sum(*numerics.add(self, numerics.split(statistics, self.high.dtype, len(self))))
+        return Sum(numerics.add(self.parts, numerics.split(statistics, self.parts.dtype, 3)))
 
     def read(self) -> jax.Array:
         """The sums, ``float64[T, K]``; in an x64 scope."""
-        return numerics.join(self)
+        return numerics.join(self.parts)
 
     def merge(self, other: "Sum") -> "Sum":
         """Both sums together."""
-        return Sum(*numerics.add(self, other))
+        return Sum(numerics.add(self.parts, other.parts))
 
     def all_merge(self, axis_name: numerics.AxisName) -> "Sum":
         """The sum over all devices."""
-        return Sum(*numerics.all_add(self, axis_name))
+        return Sum(numerics.all_add(self.parts, axis_name))
 
 
 class Window(NamedTuple):
-    """A ring of ``S`` slots, each with the statistics of one update.
+    """A ring of ``S`` slots, each with the statistics of one update, as expansions of two floats.
 
     The last of the ``K`` statistics is the number of examples. A push writes one slot; which slots
     still count is decided when the window is read, so nothing is ever subtracted. When a push
     would overwrite a slot that still counts, neighbours are first merged to make room.
     """
 
-    high: jax.Array
-    """``float[T, S, K]``: statistics by slot, rounded to the dtype."""
-    low: jax.Array
-    """``float[T, S, K]``: what ``high`` misses."""
-    held: jax.Array
-    """``float[2, T]``: examples in all slots, an expansion of two."""
+    ring: jax.Array
+    """``float[2, T, S, K]``: statistics by slot."""
     cursor: jax.Array
     """``int32[T]``: the slot that the next push writes, which is the oldest."""
+    oldest: jax.Array
+    """``float[2, T]``: examples in the oldest slot. A push reads them here, since XLA would copy a
+    ring that is read before it is written."""
+    held: jax.Array
+    """``float[2, T]``: examples in all slots."""
 
     @classmethod
     def empty(cls, n_tasks: int, size: int, slots: int) -> "Window":
         """No examples."""
-        high, low = (jnp.zeros((n_tasks, slots, size)) for _ in range(2))
-        return cls(high, low, jnp.zeros((2, n_tasks)), jnp.zeros(n_tasks, jnp.int32))
+        return cls(
+            jnp.zeros((2, n_tasks, slots, size)),
+            jnp.zeros(n_tasks, jnp.int32),
+            jnp.zeros((2, n_tasks)),
+            jnp.zeros((2, n_tasks)),
+        )
 
     def push(self, statistics: jax.Array, limit: int) -> "Window":
         """With one more update, ``float64[T, K]``; in an x64 scope."""
-        parts = numerics.split(statistics, self.high.dtype, 2)
-        tasks = jnp.arange(self.cursor.size)
-        oldest = numerics.join(
-            (self.high[tasks, self.cursor, -1], self.low[tasks, self.cursor, -1])
-        )
-        held = numerics.join(tuple(self.held)) + statistics[:, -1]
+        update = numerics.split(statistics, self.ring.dtype, 2)
+        oldest = numerics.join(self.oldest)
+        held = numerics.join(self.held) + statistics[:, -1]
         # The oldest slot still counts if all slots fit in the window, or all newer ones are empty.
         is_full = (oldest > 0) & ((held <= limit) | (held == oldest))
-        is_any_full = jnp.any(is_full)
-        ring = jax.lax.cond(
-            is_any_full,
-            lambda ring: ring._make_room(is_full, limit),
-            lambda ring: ring,
-            jax.tree.map(lambda x: _vary_as(x, is_any_full), self),
+        # A loop of one round at most: XLA would copy the ring for a branch.
+        ring, cursor, _ = jax.lax.while_loop(
+            lambda carry: jnp.any(carry[2]),
+            lambda carry: (
+                *_make_room(carry[0], carry[1], is_full, limit),
+                jnp.zeros_like(is_full),
+            ),
+            jax.tree.map(lambda x: _vary_as(x, is_full), (self.ring, self.cursor, is_full)),
         )
+        tasks = jnp.arange(cursor.size)
+        ring = ring.at[:, tasks, cursor].set(update)
+        cursor = (cursor + 1) % ring.shape[2]
         held = held - jnp.where(is_full, jnp.zeros_like(oldest), oldest)
         return Window(
-            ring.high.at[tasks, ring.cursor].set(parts[0]),
-            ring.low.at[tasks, ring.cursor].set(parts[1]),
-            jnp.stack(numerics.split(held, self.held.dtype, 2)),
-            (ring.cursor + 1) % self.high.shape[1],
+            ring,
+            cursor,
+            oldest=ring[:, tasks, cursor, -1],
+            held=numerics.split(held, ring.dtype, 2),
         )
 
-    def _make_room(self, is_full: jax.Array, limit: int) -> "Window":
-        """With neighbours merged pair by pair, in the tasks marked in ``is_full``, ``bool[T]``.
-
-        A pair is merged if it holds at most 4 / S of the window. Since all slots together hold at
-        most the window, at most S / 4 of the S / 2 pairs hold more, and S / 4 slots become free.
-        """
-        ring = self._from_oldest()
-        slots = self.high.shape[1]
-        older, newer = ((ring.high[:, i::2], ring.low[:, i::2]) for i in range(2))
-        pair = numerics.add(older, newer)
-        fits = pair[0][..., -1:] <= 4 * limit / slots
-
-        def interleave(merged: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
-            second = jnp.where(fits, jnp.zeros_like(second), second)
-            return jnp.stack([jnp.where(fits, merged, first), second], axis=2).reshape(
-                ring.high.shape
-            )
-
-        high, low = (interleave(*parts) for parts in zip(pair, older, newer, strict=True))
-        is_kept = jnp.stack([jnp.ones_like(fits), ~fits], axis=2).reshape(ring.high.shape[:2])
-        order = jnp.argsort(~is_kept, axis=1, stable=True)[..., None]
-        merged = Window(
-            jnp.take_along_axis(high, order, axis=1),
-            jnp.take_along_axis(low, order, axis=1),
-            self.held,
-            jnp.sum(is_kept, axis=1, dtype=self.cursor.dtype) % slots,
-        )
-
-        def select(new: jax.Array, old: jax.Array) -> jax.Array:
-            return jnp.where(is_full.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-        return Window(
-            select(merged.high, self.high),
-            select(merged.low, self.low),
-            self.held,
-            select(merged.cursor, self.cursor),
-        )
-
-    def _from_oldest(self) -> "Window":
-        """The same window with its slots in order, oldest first."""
-        slots = self.high.shape[1]
-        order = ((self.cursor[:, None] + _positions(slots)) % slots)[..., None]
-        return Window(
-            jnp.take_along_axis(self.high, order, axis=1),
-            jnp.take_along_axis(self.low, order, axis=1),
-            self.held,
-            jnp.zeros_like(self.cursor),
-        )
+    def _from_oldest(self) -> jax.Array:
+        """The slots in order, oldest first, ``float[2, T, S, K]``."""
+        return _rotate(self.ring, self.cursor)
 
     def read(self, limit: int) -> jax.Array:
         """The sums over the newest ``limit`` examples, ``float64[T, K]``; in an x64 scope.
@@ -153,8 +111,7 @@ class Window(NamedTuple):
         The slots are added up in order of age, so the result does not depend on where in the
         ring they lie.
         """
-        ring = self._from_oldest()
-        slots = numerics.join((ring.high, ring.low))[:, ::-1]
+        slots = numerics.join(self._from_oldest())[:, ::-1]
         examples = slots[..., -1]
         until = jnp.cumsum(examples, axis=1)
         counts = (until <= limit) | (until == examples)
@@ -162,19 +119,56 @@ class Window(NamedTuple):
 
     def merge(self, other: "Window") -> "Window":
         """Both windows together, their slots aligned by age: newest with newest."""
-        a, b = self._from_oldest(), other._from_oldest()
-        high, low = numerics.add((a.high, a.low), (b.high, b.low))
-        held = jnp.stack(numerics.add(tuple(a.held), tuple(b.held)))
-        return Window(high, low, held, a.cursor)
+        return self._of(numerics.add(self._from_oldest(), other._from_oldest()))
 
     def all_merge(self, axis_name: numerics.AxisName) -> "Window":
         """The windows of all devices together, aligned by age as in `merge`."""
-        ring = self._from_oldest()
-        high, low = numerics.all_add((ring.high, ring.low), axis_name)
+        return self._of(numerics.all_add(self._from_oldest(), axis_name))
+
+    @classmethod
+    def _of(cls, ring: jax.Array) -> "Window":
+        """The window of slots in order, oldest first, ``float[2, T, S, K]``."""
         with jax.enable_x64(True):
-            held = jnp.sum(numerics.join((high[..., -1], low[..., -1])), axis=1)
-            held = jnp.stack(numerics.split(held, self.held.dtype, 2))
-        return Window(high, low, held, jnp.zeros(self.cursor.shape, jnp.int32))
+            held = jnp.sum(numerics.join(ring[..., -1]), axis=1)
+            held = numerics.split(held, ring.dtype, 2)
+        return cls(ring, jnp.zeros(ring.shape[1], jnp.int32), ring[:, :, 0, -1], held)
+
+
+def _rotate(ring: jax.Array, cursor: jax.Array) -> jax.Array:
+    """The slots of a ``float[2, T, S, K]`` in order, the one at the cursor first."""
+    slots = ring.shape[2]
+    order = (cursor[:, None] + _positions(slots)) % slots
+    return jnp.take_along_axis(ring, order[None, ..., None], axis=2)
+
+
+def _make_room(
+    ring: jax.Array, cursor: jax.Array, is_full: jax.Array, limit: int
+) -> tuple[jax.Array, jax.Array]:
+    """A ring with neighbours merged pair by pair, in the tasks marked in ``is_full``, ``bool[T]``.
+
+    A pair is merged if it holds at most 4 / S of the window. Since all slots together hold at
+    most the window, at most S / 4 of the S / 2 pairs hold more, and S / 4 slots become free.
+
+    Returns:
+        The ring, with a free slot at the cursor, and the cursor.
+    """
+    _, tasks, slots, size = ring.shape
+    pairs = _rotate(ring, cursor).reshape(2, tasks, slots // 2, 2, size)
+    older, newer = pairs[..., 0, :], pairs[..., 1, :]
+    merged = numerics.add(older, newer)
+    is_merged = merged[0, ..., -1] <= 4 * limit / slots
+    free = jnp.zeros_like(merged)
+    pairs = jnp.where(
+        is_merged[None, ..., None, None], jnp.stack([free, merged], axis=-2), pairs
+    ).reshape(ring.shape)
+    # Free slots to the front, all others in order after them.
+    is_used = jnp.stack([~is_merged, jnp.ones_like(is_merged)], axis=-1).reshape(tasks, slots)
+    order = jnp.argsort(is_used, axis=1, stable=True)[None, ..., None]
+    packed = jnp.take_along_axis(pairs, order, axis=2)
+    return (
+        jnp.where(is_full[None, :, None, None], packed, ring),
+        jnp.where(is_full, jnp.zeros_like(cursor), cursor),
+    )
 
 
 class Samples(NamedTuple):
@@ -247,12 +241,11 @@ def _positions(size: int) -> jax.Array:
 
 
 def _vary_as(x: jax.Array, other: jax.Array) -> jax.Array:
-    """``x``, typed in a ``shard_map`` as different on each device wherever ``other`` is.
+    """``x``, typed inside a ``shard_map`` as different on each device wherever ``other`` is.
 
-    By a slice of everything, whose start depends on ``other``: XLA makes nothing of it.
+    By a choice between ``x`` and ``x``: XLA makes nothing of it.
     """
-    start = jnp.zeros((), jnp.int32) * other.astype(jnp.int32)
-    return jax.lax.dynamic_slice(x, [start] * x.ndim, x.shape)
+    return jax.lax.select_n(jnp.any(other), x, x)
 
 
 def _all_gather(x: jax.Array, axis_name: numerics.AxisName) -> jax.Array:

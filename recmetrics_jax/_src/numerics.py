@@ -1,10 +1,11 @@
 """Sums that keep more digits than their dtype, and the guarded division.
 
 A running sum is an *expansion*: an unevaluated sum of two or three floats, each about 24 bits
-(float32) below the one before. Addition is the error-free `two_sum` (Knuth, The Art of Computer
-Programming, vol. 2, section 4.2.2), so three float32 carry about 70 bits. Two would not do:
-after 4e9 examples in batches of one, an increment is 2^-32 of the sum, and the 16 bits that 48
-leave for it round constant increments one way, by up to 1e-6.
+(float32) below the one before, along the leading axis of an array ``float[L, ...]``. Addition is
+the error-free `two_sum` (Knuth, The Art of Computer Programming, vol. 2, section 4.2.2), so three
+float32 carry about 70 bits. Two would not do: after 4e9 examples in batches of one, an increment
+is 2^-32 of the sum, and the 16 bits that 48 leave for it round constant increments one way, by up
+to 1e-6.
 
 Inside a batch, and where a value is computed, float64 is used in a local
 `jax.enable_x64(True)` scope. It works under jit on every transformation, needs no setting of the
@@ -17,7 +18,6 @@ from collections.abc import Hashable
 import jax
 import jax.numpy as jnp
 
-Expansion = tuple[jax.Array, ...]
 AxisName = Hashable | tuple[Hashable, ...]
 
 
@@ -28,8 +28,8 @@ def two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return total, (a - (total - rounded)) + (b - rounded)
 
 
-def add(a: Expansion, b: Expansion) -> Expansion:
-    """The sum of two expansions of one length, renormalized to that length.
+def add(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The sum of two expansions ``float[L, ...]``, renormalized to the same length.
 
     Component by component from the highest, each rounding error is carried to the next; the
     last keeps what is left. Two passes from the top then make the components non-overlapping.
@@ -48,10 +48,10 @@ def add(a: Expansion, b: Expansion) -> Expansion:
     for _ in range(2):
         for i in range(len(parts) - 1):
             parts[i], parts[i + 1] = two_sum(parts[i], parts[i + 1])
-    return tuple(parts)
+    return jnp.stack(parts)
 
 
-def split(x: jax.Array, dtype: jnp.dtype, length: int) -> Expansion:
+def split(x: jax.Array, dtype: jnp.dtype, length: int) -> jax.Array:
     """A float64 array as an expansion of ``length`` arrays of ``dtype``.
 
     To be called in an `jax.enable_x64(True)` scope. A value that ``dtype`` cannot hold comes
@@ -62,10 +62,10 @@ def split(x: jax.Array, dtype: jnp.dtype, length: int) -> Expansion:
         part = x.astype(dtype)
         parts.append(part)
         x = x - part.astype(x.dtype)
-    return tuple(parts)
+    return jnp.stack(parts)
 
 
-def join(parts: Expansion) -> jax.Array:
+def join(parts: jax.Array) -> jax.Array:
     """The value of an expansion, in float64; to be called in an x64 scope."""
     total = parts[-1].astype(jnp.float64)
     for part in parts[-2::-1]:
@@ -73,7 +73,7 @@ def join(parts: Expansion) -> jax.Array:
     return total
 
 
-def all_add(parts: Expansion, axis_name: AxisName) -> Expansion:
+def all_add(parts: jax.Array, axis_name: AxisName) -> jax.Array:
     """The sum of the expansions of all devices on a mapped axis.
 
     A bare ``psum`` would round every addition to the dtype. So each component but the last is
@@ -81,9 +81,9 @@ def all_add(parts: Expansion, axis_name: AxisName) -> Expansion:
     any order of the devices; what is cut off joins the component below. One ``pmax`` and one
     ``psum``, whatever the number of devices.
     """
-    bits = jnp.finfo(parts[0].dtype).nmant + 1
+    bits = jnp.finfo(parts.dtype).nmant + 1
     spread = math.ceil(math.log2(jax.lax.psum(1, axis_name)))
-    tiny = jnp.finfo(parts[0].dtype).tiny
+    tiny = jnp.finfo(parts.dtype).tiny
     _, exponent = jnp.frexp(jax.lax.pmax(jnp.abs(parts[0]), axis_name))
     tops = []
     carry, error = parts[0], jnp.zeros_like(parts[0])
@@ -97,7 +97,7 @@ def all_add(parts: Expansion, axis_name: AxisName) -> Expansion:
         carry, error = two_sum(carry - top, below + error)
         exponent = exponent + 1
     summed = jax.lax.psum(jnp.stack([*tops, carry]), axis_name)
-    return add(tuple(summed), (jnp.zeros_like(summed[0]),) * len(parts))
+    return add(summed, jnp.zeros_like(summed))
 
 
 def safe_divide(

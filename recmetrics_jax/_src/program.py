@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from recmetrics_jax._src import accumulators
 from recmetrics_jax._src.accumulators import Samples, Sum, Window
@@ -180,7 +181,7 @@ class Program:
         """The values, computed in float64 and rounded once to the dtype of the state."""
         state = self._checked("state", state)
         values: Values = {}
-        dtype = state.lifetime.high.dtype
+        dtype = state.lifetime.parts.dtype
         with jax.enable_x64(True):
             lifetime = state.lifetime.read()
             windows = {
@@ -235,9 +236,9 @@ class Program:
             raise ValueError(
                 f"batch: expected {self.n_tasks} tasks (n_tasks), got {batch.mask.shape[0]}"
             )
-        if batch.weights.dtype != state.lifetime.high.dtype:
+        if batch.weights.dtype != state.lifetime.parts.dtype:
             raise ValueError(
-                f"batch: expected {state.lifetime.high.dtype}, the dtype of the state, got "
+                f"batch: expected {state.lifetime.parts.dtype}, the dtype of the state, got "
                 f"{batch.weights.dtype}; was x64 switched after init()?"
             )
         for key in (
@@ -264,11 +265,12 @@ def _reduce(terms: Mapping[Term, jax.Array], poisoned: jax.Array) -> jax.Array:
     XLA fuses the conversion into the reduction. Float64 bounds its error at ``N * 1e-16``, and
     over sharded examples it is one sum per device and one across devices.
     """
-    columns = []
-    for term, of_examples in terms.items():
-        sums = jnp.sum(of_examples, axis=1, dtype=jnp.float64).reshape(-1, term.size)
-        columns.append(sums if term.raw else jnp.where(poisoned, jnp.nan, sums))
-    return jnp.concatenate(columns, axis=1)
+    columns = [
+        jnp.sum(of_examples, axis=1, dtype=jnp.float64).reshape(-1, term.size)
+        for term, of_examples in terms.items()
+    ]
+    is_raw = np.concatenate([np.full((1, term.size), term.raw) for term in terms], axis=1)
+    return jnp.where(poisoned & ~is_raw, jnp.nan, jnp.concatenate(columns, axis=1))
 
 
 def _put(

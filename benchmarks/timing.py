@@ -1,0 +1,61 @@
+"""Interleaved timing: every contender runs in every round, so that noise hits all alike."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one call in each round."""
+
+    rounds: list[float]
+
+    @property
+    def median(self) -> float:
+        """The median round, in milliseconds."""
+        return statistics.median(self.rounds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The first and third quartile, in milliseconds."""
+        first, _, third = statistics.quantiles(self.rounds, n=4)
+        return first, third
+
+    def ratio(self, other: "Timing") -> float:
+        """How many times as long ``other`` takes: the median of the ratios by round."""
+        pairs = zip(self.rounds, other.rounds, strict=True)
+        return statistics.median(b / a for a, b in pairs)
+
+
+def interleave(
+    contenders: Mapping[str, Callable[[int], None]],
+    *,
+    rounds: int = 15,
+    seconds: float = 0.1,
+) -> dict[str, Timing]:
+    """Times contenders side by side.
+
+    Args:
+        contenders: by name, a function ``run(calls)`` that makes so many calls and waits for their
+            results.
+        rounds: rounds, in each of which every contender runs once.
+        seconds: how long a contender runs in a round, about.
+
+    Returns:
+        A `Timing` for each name.
+    """
+    calls = {}
+    for name, run in contenders.items():
+        run(2)  # Compiles, and fills caches.
+        start = time.perf_counter()
+        run(5)
+        calls[name] = max(1, round(5 * seconds / (time.perf_counter() - start)))
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run(calls[name])
+            times[name].append((time.perf_counter() - start) / calls[name] * 1e3)
+    return {name: Timing(rounds) for name, rounds in times.items()}

@@ -1,0 +1,396 @@
+"""MovieLens-100K: metrics in the train step, then evaluation on four devices.
+
+    python examples/movielens.py
+
+It shows, in this order,
+
+- two tasks at once (is the rating at least 4, is it 5), every value one number for each task;
+- a `recmetrics_jax.collection` updated inside a jitted train step with donated state, and read
+  over a sliding window of examples as training goes on;
+- evaluation of the newest 20% of the ratings under ``jax.shard_map`` on four virtual CPU devices
+  (on the real ones where there are several), with a padded last batch and one ``all_merge``;
+- the values of the test split against their definitions in float64 NumPy.
+
+Of the test ratings, 85% are by users that training has not seen: the values there show what the
+items alone can tell. The defaults were chosen on the last fifth of the training split.
+
+The data is the MovieLens 100K data set of GroupLens (Harper and Konstan, The MovieLens Datasets:
+History and Context, ACM TiiS 5(4), 2015), as the package recbole on PyPI carries it (2 MB, kept in
+.cache), or a folder of yours: ``--data ml-100k``.
+"""
+
+import argparse
+import functools
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+# Read when JAX makes its first array. In front, so that a number set by the user, later, wins.
+os.environ["XLA_FLAGS"] = (
+    f"--xla_force_host_platform_device_count=4 {os.environ.get('XLA_FLAGS', '')}"
+)
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import rich
+from flax import linen as nn
+from rich.progress import Progress
+from rich.table import Column, Table
+
+import recmetrics_jax as rm
+
+TASKS = {"rating >= 4": 4, "rating == 5": 5}  # the lowest rating that is a positive label
+
+# To add a metric, add it here, and to `reference_values` to have it checked.
+METRICS: dict[str, Callable[..., rm.Metric]] = {
+    "ne": functools.partial(rm.ne, logloss=True),
+    "calibration": rm.calibration,
+    "ctr": rm.ctr,
+    "accuracy": rm.accuracy,
+    "mse": rm.mse,
+    "mae": rm.mae,
+    "precision": rm.precision,
+    "recall": rm.recall,
+    "weighted_avg": rm.weighted_avg,
+}
+SHOWN_IN_TRAINING = ("ne", "calibration", "accuracy")
+
+CACHE = pathlib.Path(__file__).resolve().parent.parent / ".cache" / "ml-100k"
+PACKAGE = "recbole==1.2.1"
+FOLDER_IN_PACKAGE = "recbole/dataset_example/ml-100k/"
+HEADER_LINES = {"u.data": 0, "ml-100k.inter": 1}  # by file name, of GroupLens and of recbole
+HELP = (
+    "Get https://files.grouplens.org/datasets/movielens/ml-100k.zip, unzip it, and name the "
+    "folder: --data ml-100k"
+)
+TOLERANCE = 1e-6
+
+Array = np.ndarray | jax.Array
+Apply = Callable[..., Any]  # of the model: ``apply(params, ratings)`` -> logits, ``float[T, N]``
+
+
+class DataError(Exception):
+    """There is no data to be had."""
+
+
+class Ratings(NamedTuple):
+    """``N`` ratings: all of them, oldest first, or a batch."""
+
+    users: Array  # int32[N], from 0
+    items: Array  # int32[N], from 0
+    ratings: Array  # float32[N], 1 to 5
+
+
+class TrainState(NamedTuple):
+    """What a train step takes, donated, and gives back."""
+
+    params: Any
+    optimizer: Any
+    metrics: Any
+
+
+def load_ratings(folder: pathlib.Path | None) -> Ratings:
+    """All ratings, oldest first: of a folder, or else of the cache, filled from PyPI.
+
+    Raises:
+        DataError: if there are none.
+    """
+    if folder is None:
+        folder = CACHE
+        if not folder.exists():
+            download(folder)
+    path = next((folder / name for name in HEADER_LINES if (folder / name).is_file()), None)
+    if path is None:
+        raise DataError(f"no {' or '.join(HEADER_LINES)} in {folder}")
+    try:
+        users, items, ratings, times = np.loadtxt(
+            path, delimiter="\t", skiprows=HEADER_LINES[path.name], usecols=range(4), unpack=True
+        )
+        if not len(times):
+            raise ValueError("it is empty")
+    except ValueError as error:
+        raise DataError(f"{path} does not hold user, item, rating, timestamp: {error}") from error
+    oldest_first = np.argsort(times, kind="stable")
+    users, items = (np.unique(ids, return_inverse=True)[1] for ids in (users, items))
+    return Ratings(
+        users[oldest_first].astype(np.int32),
+        items[oldest_first].astype(np.int32),
+        ratings[oldest_first].astype(np.float32),
+    )
+
+
+def download(folder: pathlib.Path) -> None:
+    """Fetches the package that carries the data, without installing it, and keeps the data."""
+    pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--retries=1"]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            command = [*pip, "--no-deps", "--only-binary=:all:", f"--dest={scratch}", PACKAGE]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            (wheel,) = pathlib.Path(scratch).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                names = [n for n in archive.namelist() if n.startswith(FOLDER_IN_PACKAGE)]
+                archive.extractall(scratch, names)
+            # In one move: an interrupted run leaves nothing half written behind.
+            pathlib.Path(scratch, FOLDER_IN_PACKAGE).rename(folder)
+    except (OSError, subprocess.CalledProcessError, zipfile.BadZipFile) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        raise DataError(f"{PACKAGE} could not be fetched from PyPI: {reason}") from error
+
+
+def batches(ratings: Ratings, order: np.ndarray, size: int) -> Iterator[tuple[Ratings, np.ndarray]]:
+    """Batches of one size with their masks, ``bool[N]``; the last one is padded."""
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        mask = np.arange(size) < len(rows)
+        rows = np.resize(rows, size)
+        yield Ratings(*(x[rows] for x in ratings)), mask
+
+
+def labels_of(ratings: Ratings) -> jax.Array:
+    """``float[T, N]``: 1 where the rating is positive for the task."""
+    lowest = jnp.array(list(TASKS.values()), jnp.float32)[:, None]
+    return (jnp.asarray(ratings.ratings) >= lowest).astype(jnp.float32)
+
+
+def make_metrics(window: int | None = None) -> rm.Metric:
+    """The metrics of all tasks as one."""
+    return rm.collection(
+        {name: make(n_tasks=len(TASKS), window=window) for name, make in METRICS.items()}
+    )
+
+
+class Factorization(nn.Module):
+    """Factors of users and items, shared by the tasks; biases and a head for each task."""
+
+    n_users: int
+    n_items: int
+    dimension: int = 8
+
+    @nn.compact
+    def __call__(self, ratings: Ratings) -> jax.Array:
+        """The logits, ``float[T, N]``."""
+        normal, zeros = nn.initializers.normal(0.3), nn.initializers.zeros
+        users = nn.Embed(self.n_users, self.dimension, embedding_init=normal)(ratings.users)
+        items = nn.Embed(self.n_items, self.dimension, embedding_init=normal)(ratings.items)
+        user_bias = nn.Embed(self.n_users, len(TASKS), embedding_init=zeros)(ratings.users)
+        item_bias = nn.Embed(self.n_items, len(TASKS), embedding_init=zeros)(ratings.items)
+        return (nn.Dense(len(TASKS))(users * items) + user_bias + item_bias).T
+
+
+def make_train_step(
+    apply: Apply, optimizer: optax.GradientTransformation, metrics: rm.Metric
+) -> Callable[[TrainState, Ratings, Array], TrainState]:
+    """The train step: gradients, optimizer and metrics in one jitted function."""
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state: TrainState, ratings: Ratings, mask: Array) -> TrainState:
+        labels = labels_of(ratings)
+
+        def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:
+            logits = apply(params, ratings)
+            losses = optax.sigmoid_binary_cross_entropy(logits, labels)
+            return jnp.mean(losses, where=mask), logits
+
+        grads, logits = jax.grad(loss_of, has_aux=True)(state.params)
+        updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
+        batch = rm.make_batch(jax.nn.sigmoid(logits), labels, mask=mask)
+        return TrainState(
+            optax.apply_updates(state.params, updates),
+            optimizer_state,
+            metrics.update(state.metrics, batch),
+        )
+
+    return train_step
+
+
+def train(model: Factorization, ratings: Ratings, options: argparse.Namespace) -> Any:
+    """Trains the model, prints windowed values on the way, and returns the parameters."""
+    metrics = make_metrics(options.window)
+    optimizer = optax.adamw(options.learning_rate, weight_decay=options.weight_decay)
+    params = model.init(jax.random.key(options.seed), Ratings(*(x[:1] for x in ratings)))
+    state = TrainState(params, optimizer.init(params), metrics.init())
+    train_step = make_train_step(model.apply, optimizer, metrics)
+    compute = jax.jit(metrics.compute)
+
+    rng = np.random.default_rng(options.seed)
+    count = len(ratings.users)
+    steps = options.epochs * math.ceil(count / options.batch_size)
+    orders = (rng.permutation(count) for _ in range(options.epochs))
+    stream = (x for order in orders for x in batches(ratings, order, options.batch_size))
+    with Progress() as progress:
+        tracked = progress.track(stream, steps, description="training")
+        for step, (batch, mask) in enumerate(tracked, start=1):
+            state = train_step(state, batch, mask)
+            if step % options.print_every == 0 or step == steps:
+                # Only here does the host wait for the device.
+                line = window_line(step, compute(state.metrics))
+                progress.console.print(line, soft_wrap=True)
+    return state.params
+
+
+def window_line(step: int, values: Mapping[str, jax.Array]) -> str:
+    """The windowed values of all tasks in one line."""
+    shown = (
+        f"{name} {' '.join(f'{x:.3f}' for x in values[f'{name}/window_{name}'].tolist())}"
+        for name in SHOWN_IN_TRAINING
+    )
+    return f"step {step:5}   {'   '.join(shown)}"
+
+
+def make_eval_step(apply: Apply, metrics: rm.Metric, mesh: jax.sharding.Mesh) -> Callable:
+    """The step of evaluation: every device updates a state of its own with its part of a batch.
+
+    The states of all devices are stacked on a leading axis, the mapped one.
+    """
+    here, everywhere = jax.P("devices"), jax.P()
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(here, everywhere, here, here),
+        out_specs=(here, jax.P(None, "devices")),
+    )
+    def eval_step(states: Any, params: Any, ratings: Ratings, mask: Array) -> tuple[Any, Array]:
+        state = jax.tree.map(lambda x: x[0], states)
+        predictions = jax.nn.sigmoid(apply(params, ratings))
+        state = metrics.update(state, rm.make_batch(predictions, labels_of(ratings), mask=mask))
+        return jax.tree.map(lambda x: x[None], state), predictions
+
+    return eval_step
+
+
+def make_merged_values(metrics: rm.Metric, mesh: jax.sharding.Mesh) -> Callable:
+    """The values of all devices together, from their stacked states."""
+
+    @jax.jit
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=jax.P("devices"), out_specs=jax.P())
+    def merged_values(states: Any) -> dict[str, jax.Array]:
+        state = jax.tree.map(lambda x: x[0], states)
+        return metrics.compute(rm.all_merge(state, "devices"))
+
+    return merged_values
+
+
+def evaluate(
+    apply: Apply, params: Any, ratings: Ratings, batch_size: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Values by name, ``float[T]``, and predictions, ``float[T, N]``, of the test split."""
+    metrics = make_metrics()
+    # The real devices if there are several, else the virtual ones.
+    devices = jax.devices() if jax.device_count() > 1 else jax.devices("cpu")
+    mesh = jax.sharding.Mesh(np.array(devices), ("devices",))
+    here, everywhere = (jax.NamedSharding(mesh, spec) for spec in (jax.P("devices"), jax.P()))
+    params = jax.device_put(params, everywhere)
+    states = jax.tree.map(lambda x: jnp.stack([x] * mesh.size), metrics.init())
+    states = jax.device_put(states, here)
+    eval_step = make_eval_step(apply, metrics, mesh)
+
+    size = mesh.size * math.ceil(batch_size / mesh.size)
+    predictions = []
+    for batch, mask in batches(ratings, np.arange(len(ratings.users)), size):
+        batch, mask = jax.device_put((batch, mask), here)
+        states, of_batch = eval_step(states, params, batch, mask)
+        predictions.append(of_batch)
+    values = make_merged_values(metrics, mesh)(states)
+    print(f"{len(predictions)} test batches of {size} on {mesh.size} {devices[0].platform} devices")
+    return (
+        {name.split("/lifetime_")[-1]: np.asarray(value) for name, value in values.items()},
+        np.concatenate(predictions, axis=1)[:, : len(ratings.users)],
+    )
+
+
+def reference_values(p: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """The values by definition, of predictions and labels ``float64[T, N]``."""
+    log_p, log_q = (np.log2(np.clip(x, 1e-12, 1 - 1e-12)) for x in (p, 1 - p))
+    logloss = -np.mean(y * log_p + (1 - y) * log_q, axis=1)
+    ctr = np.mean(y, axis=1)
+    mse = np.mean((y - p) ** 2, axis=1)
+    predicted = p >= 0.5
+    hits = np.sum(predicted * y, axis=1)
+    return {
+        "ne": logloss / -(ctr * np.log2(ctr) + (1 - ctr) * np.log2(1 - ctr)),
+        "logloss": logloss,
+        "calibration": np.sum(p, axis=1) / np.sum(y, axis=1),
+        "ctr": ctr,
+        "accuracy": np.mean(predicted == y, axis=1),
+        "mse": mse,
+        "rmse": np.sqrt(mse),
+        "mae": np.mean(np.abs(y - p), axis=1),
+        "precision": hits / np.sum(predicted, axis=1),
+        "recall": hits / np.sum(y, axis=1),
+        "weighted_avg": np.mean(p, axis=1),
+    }
+
+
+def print_table(values: Mapping[str, np.ndarray]) -> None:
+    """A row for each value, a column for each task."""
+    table = Table("test split", *(Column(task, justify="right") for task in TASKS))
+    for name, value in values.items():
+        table.add_row(name, *(f"{x:.6f}" for x in value))
+    rich.print(table)
+
+
+def largest_difference(
+    values: Mapping[str, np.ndarray], predictions: np.ndarray, ratings: Ratings
+) -> float:
+    """The largest relative difference to NumPy; NaN if a value is undefined on one side only."""
+    labels = np.asarray(labels_of(ratings), np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = reference_values(predictions.astype(np.float64), labels)
+        a, b = (np.stack([x[name] for name in expected]) for x in (values, expected))
+        is_same = (a == b) | (np.isnan(a) & np.isnan(b))
+        return float(np.max(np.where(is_same, 0.0, np.abs(a - b) / np.abs(b))))
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="MovieLens-100K with metrics in the train step.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data", type=pathlib.Path, help="an ml-100k folder; None: from PyPI")
+    parser.add_argument("--epochs", type=int, default=3, help="passes over the training split")
+    parser.add_argument("--batch-size", type=int, default=512, help="examples in a step")
+    parser.add_argument("--window", type=int, default=10_000, help="examples in the window")
+    parser.add_argument("--print-every", type=int, default=50, help="steps between prints")
+    parser.add_argument("--learning-rate", type=float, default=0.02, help="of AdamW")
+    parser.add_argument("--weight-decay", type=float, default=0.1, help="of AdamW")
+    parser.add_argument("--seed", type=int, default=0, help="of parameters and shuffles")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_options()
+    try:
+        ratings = load_ratings(options.data)
+    except DataError as error:
+        sys.exit(f"error: {error}\n{HELP}")
+    n_users, n_items = (int(ids.max()) + 1 for ids in (ratings.users, ratings.items))
+    count = len(ratings.users)
+    split = count - count // 5
+    older, newest = (Ratings(*(x[part] for x in ratings)) for part in np.s_[:split, split:])
+    print(f"{count} ratings of {n_items} items by {n_users} users, the newest {count // 5} to test")
+    print(f"windows of {options.window} examples, values for {' and '.join(TASKS)}")
+
+    model = Factorization(n_users, n_items)
+    params = train(model, older, options)
+    values, predictions = evaluate(model.apply, params, newest, options.batch_size)
+    print_table(values)
+    difference = largest_difference(values, predictions, newest)
+    print(f"largest relative difference to float64 NumPy: {difference:.1e}")
+    # Not `>`, which would let NaN pass.
+    if not difference <= TOLERANCE:
+        sys.exit(f"error: expected a difference of at most {TOLERANCE}, got {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()

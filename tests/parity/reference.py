@@ -1,0 +1,97 @@
+"""The reference, torchrec 1.9.2, driven through `RecMetric.update` and `compute`.
+
+Importing this module skips the importing one where torchrec is not installed.
+"""
+
+import importlib
+import importlib.util
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("torchrec") is None:
+    pytest.skip(
+        "parity needs the reference, torchrec, which is not installed; .ci/run installs it",
+        allow_module_level=True,
+    )
+
+CLASSES = {
+    "ne": "NEMetric",
+    "calibration": "CalibrationMetric",
+    "ctr": "CTRMetric",
+    "mse": "MSEMetric",
+    "mae": "MAEMetric",
+    "accuracy": "AccuracyMetric",
+    "precision": "PrecisionMetric",
+    "recall": "RecallMetric",
+    "weighted_avg": "WeightedAvgMetric",
+    "multiclass_recall": "MulticlassRecallMetric",
+}
+
+# The packages warn on import (of deprecated modules of their own); the project's tests do not.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    torch: Any = importlib.import_module("torch")
+    config: Any = importlib.import_module("torchrec.metrics.metrics_config")
+    modules: dict[str, Any] = {
+        name: importlib.import_module(f"torchrec.metrics.{name}") for name in CLASSES
+    }
+
+torch.set_num_threads(1)
+
+
+class Reference:
+    """A metric of the reference, with arrays in and values out as this package has them."""
+
+    def __init__(
+        self,
+        name: str,
+        n_tasks: int,
+        *,
+        window: int,
+        batch_size: int = 1,
+        fused: bool = False,
+        dtype: str = "float64",
+        **options: Any,
+    ):
+        mode = "FUSED_TASKS_COMPUTATION" if fused else "UNFUSED_TASKS_COMPUTATION"
+        self.dtype = getattr(torch, dtype)
+        self.tasks = [f"task{i}" for i in range(n_tasks)]
+        self.metric = getattr(modules[name], CLASSES[name])(
+            world_size=1,
+            my_rank=0,
+            batch_size=batch_size,
+            tasks=[config.RecTaskInfo(name=task) for task in self.tasks],
+            compute_mode=config.RecComputeMode[mode],
+            window_size=window,
+            **options,
+        )
+
+    def update(self, predictions: Any, labels: Any, weights: Any) -> None:
+        """One update with an array for each task; weights may be None."""
+
+        def by_task(arrays: Any) -> Any:
+            # Copies: the reference clamps predictions in place.
+            tensors = (torch.tensor(x, dtype=self.dtype) for x in arrays)
+            return dict(zip(self.tasks, tensors, strict=True))
+
+        self.metric.update(
+            predictions=by_task(predictions),
+            labels=by_task(labels),
+            weights=None if weights is None else by_task(weights),
+        )
+
+    def compute(self) -> dict[str, np.ndarray]:
+        """The values, ``[T]`` or ``[T, C]``, by the names that they have here too."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+            reported = self.metric.compute()
+        names = dict.fromkeys(key.split("|")[1] for key in reported)
+        namespace = next(iter(reported)).split("-")[0]
+
+        def value(task: str, name: str) -> np.ndarray:
+            return reported[f"{namespace}-{task}|{name}"].numpy().squeeze()
+
+        return {name: np.stack([value(task, name) for task in self.tasks]) for name in names}
