@@ -228,7 +228,8 @@ def _transformations(metric: Metric, batches: Sequence[Batch], rtol: float) -> N
 def _stability(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
     del rtol
     chex.clear_trace_counter()
-    update = jax.jit(chex.assert_max_traces(metric.update, n=1))
+    traced = chex.assert_max_traces(lambda state, batch: metric.update(state, batch), n=1)
+    update = jax.jit(traced)
     state = metric.init()
     for batch in batches:
         new = update(state, batch)

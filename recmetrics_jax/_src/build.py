@@ -83,7 +83,7 @@ def sum_metric(
         values=values,
         window=None if window is None else (window, slots),
     )
-    return Program(n_tasks, sums=(member,)).metric()
+    return Program(n_tasks, sums=(member,)).metric
 
 
 def sample_metric(
@@ -126,7 +126,7 @@ def sample_metric(
     if n_classes is not None:
         check_at_least("n_classes", n_classes, 1)
     member = SampleMember("", values, window, tuple(keys), n_classes)
-    return Program(n_tasks, samples=(member,)).metric()
+    return Program(n_tasks, samples=(member,)).metric
 
 
 def collection(metrics: Mapping[str, Metric]) -> Metric:
@@ -164,8 +164,8 @@ def collection(metrics: Mapping[str, Metric]) -> Metric:
             raise ValueError(f"metrics: expected names that are non-empty strings, got {name!r}")
         if not isinstance(metric, Metric):
             raise ValueError(f"metrics[{name!r}]: expected a Metric, got {type(metric).__name__}")
-        program = getattr(metric.update, "__self__", None)
-        if not isinstance(program, Program):
+        program = Program.of(metric)
+        if program is None:
             others[name] = metric
             continue
         tasks[name] = program.n_tasks
@@ -175,18 +175,14 @@ def collection(metrics: Mapping[str, Metric]) -> Metric:
     if len(set(tasks.values())) > 1:
         raise ValueError(f"metrics: expected one n_tasks for all, got {tasks}")
     n_tasks = next(iter(tasks.values()), 1)
-    metric = Program(n_tasks, tuple(sums), tuple(samples), others).metric()
-    _check_value_names(metric)
-    return metric
+    program = Program(n_tasks, tuple(sums), tuple(samples), others)
+    if not program.value_names:  # Two values under one name raise here.
+        raise ValueError("metrics: expected at least one value, got none")
+    return program.metric
 
 
 def _prefixed(name: str, member: Member) -> Member:
     return dataclasses.replace(member, prefix=f"{name}/{member.prefix}")
-
-
-def _check_value_names(metric: Metric) -> None:
-    """Two values under one name raise when they are put together."""
-    jax.eval_shape(lambda: metric.compute(metric.init()))
 
 
 def _as_term(function: Any) -> Term:

@@ -97,9 +97,39 @@ class Program:
     samples: tuple[SampleMember, ...] = ()
     others: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
 
+    @functools.cached_property
     def metric(self) -> Metric:
-        """The program as a `Metric`."""
-        return Metric(self.init, self.update, self.merge, self.compute)
+        """The program as a `Metric`, whose functions are one dispatch each when called eagerly."""
+        if self.others:  # Metrics written by hand may not be meant for jit.
+            return Metric(self.init, self.update, self.merge, self.compute)
+        compute = jax.jit(self.compute)
+
+        def in_order(state: State) -> Values:
+            values = compute(state)  # jit sorts the names.
+            return {name: values[name] for name in self.value_names}
+
+        return Metric(self.init, jax.jit(self.update), jax.jit(self.merge), in_order)
+
+    @classmethod
+    def of(cls, metric: Metric) -> "Program | None":
+        """The program that a metric was made of, if it was made of one and not changed since."""
+        program = getattr(metric.init, "__self__", None)
+        return program if isinstance(program, cls) and metric == program.metric else None
+
+    @functools.cached_property
+    def value_names(self) -> tuple[str, ...]:
+        """The names of the values, in order.
+
+        Raises:
+            ValueError: if two values have one name.
+        """
+        names: list[str] = []
+
+        def trace(state: MetricState) -> None:
+            names.extend(self.compute(state))
+
+        jax.eval_shape(trace, self._template)
+        return tuple(names)
 
     @functools.cached_property
     def _columns(self) -> Columns:
