@@ -8,14 +8,18 @@ state = metrics.update(state, rm.make_batch(predictions, labels, weights))
 values = metrics.compute(state)
 """
 
-from recmetrics_jax import testing
+from recmetrics_jax import ops, testing
 from recmetrics_jax._src.accumulators import all_merge
 from recmetrics_jax._src.base import Batch, Metric, make_batch
 from recmetrics_jax._src.build import collection, sample_metric, sum_metric
+from recmetrics_jax._src.metrics.area import auc, auprc
+from recmetrics_jax._src.metrics.binned import binned_auc, binned_auprc
 from recmetrics_jax._src.metrics.classification import accuracy, precision, recall
 from recmetrics_jax._src.metrics.counts import examples, nonfinite_examples
 from recmetrics_jax._src.metrics.entropy import ne
 from recmetrics_jax._src.metrics.multiclass import multiclass_recall
+from recmetrics_jax._src.metrics.pairwise import rauc, xauc
+from recmetrics_jax._src.metrics.ranking import ndcg
 from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
 from recmetrics_jax._src.metrics.regression import mae, mse
 from recmetrics_jax._src.numerics import safe_divide
@@ -35,7 +39,7 @@ __all__ = [
     "safe_divide",
     "sample_metric",
     "sum_metric",
-    # Metrics.
+    # Metrics of sums.
     "accuracy",
     "calibration",
     "ctr",
@@ -48,6 +52,15 @@ __all__ = [
     "precision",
     "recall",
     "weighted_avg",
-    # Laws.
+    # Metrics of order.
+    "auc",
+    "auprc",
+    "binned_auc",
+    "binned_auprc",
+    "ndcg",
+    "rauc",
+    "xauc",
+    # Laws, and toolkits for metrics of order.
+    "ops",
     "testing",
 ]

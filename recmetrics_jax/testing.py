@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.accumulators import all_merge
-from recmetrics_jax._src.base import Batch, Metric, State, Values, make_batch
+from recmetrics_jax._src.base import Batch, Metric, State, Values, assemble
 
 Law = Callable[[Metric, Sequence[Batch], float], None]
 
@@ -139,8 +139,7 @@ def _remake(batch: Batch, **changes: Any) -> Batch:
     """The batch through the door again, with some of its arrays replaced."""
     parts = {**batch._asdict(), **changes}
     del parts["nonfinite"]
-    keys = parts.pop("keys")
-    return make_batch(**parts, **keys)
+    return assemble(**parts, mask_nonfinite=False)
 
 
 def _padding(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
@@ -169,15 +168,13 @@ def _weights(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
     examples = batches[0].mask.shape[1]
     copies = np.arange(examples) % 4
     weighted = [
-        _remake(batch, weights=jnp.asarray(copies, batch.weights.dtype)) for batch in batches
-    ]
-    repeated = [
         _remake(
-            jax.tree.map(lambda x: jnp.repeat(x, copies, axis=1), batch),
-            weights=jnp.ones(copies.sum(), batch.weights.dtype),
+            batch, weights=jnp.zeros_like(batch.weights) + copies.astype(batch.weights.dtype)[None]
         )
         for batch in batches
     ]
+    repeated = [jax.tree.map(lambda x: jnp.repeat(x, copies, axis=1), batch) for batch in batches]
+    repeated = [_remake(batch, weights=jnp.ones_like(batch.weights)) for batch in repeated]
     _assert_close(
         _values(metric, _run(metric, weighted), "lifetime_"),
         _values(metric, _run(metric, repeated), "lifetime_"),

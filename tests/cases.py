@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 import oracles
+import oracles_order as order
 
 import recmetrics_jax as rm
 
@@ -17,10 +18,14 @@ class Case:
 
     name: str
     make: Callable[..., rm.Metric]  # make(n_tasks=..., window=...)
-    oracle: Callable[..., dict]  # oracle(predictions[N], labels[N], weights[N])
+    oracle: Callable[..., dict]  # oracle(predictions[N], labels[N], weights[N], *keys[N])
     n_classes: int | None = None
     skip: tuple[str, ...] = ()
     is_sum: bool = True
+    keys: tuple[str, ...] = ()
+    # Of a metric whose pairs or sessions lie inside a batch: by what batches are averaged.
+    share: Callable[..., float] | None = None
+    has_ties: bool = False
 
 
 def largest(batch):
@@ -43,9 +48,50 @@ def multiclass_recall(**options):
     return rm.multiclass_recall(4, **options)
 
 
-def largest_of(*, n_tasks=1, window=None):
-    return rm.sample_metric(largest, n_tasks=n_tasks, window=window or 1000)
+def of_samples(factory, **options):
+    """A factory of metrics that have only a window, with one that holds all tests' examples."""
 
+    def make(*, window=None, **others):
+        return factory(window=window or 1000, **options, **others)
+
+    return make
+
+
+def value(name, oracle):
+    """An oracle of one value, by its name."""
+    return lambda *x: {name: oracle(*x)}
+
+
+def grouped(name, oracle):
+    """The oracle of a metric and its average over groups."""
+
+    def values(p, y, w, groups):
+        mean, count, undefined = order.grouped(oracle, p, y, w, groups, "equal", None)
+        return {
+            name: oracle(p, y, w),
+            f"grouped_{name}": mean,
+            f"grouped_{name}_groups": count,
+            f"grouped_{name}_undefined_groups": undefined,
+        }
+
+    return values
+
+
+def ndcg(**options):
+    """The oracle of NDCG, by session; the first of its two sums over the second."""
+    return lambda *x: {"ndcg": oracles.ratio(*order.ndcg(*x, **options))}
+
+
+def pair_weight(p, y, w):
+    return (np.sum(w) ** 2 - np.sum(w**2)) / 2
+
+
+def session_count(p, y, w, sessions):
+    return len(set(sessions.tolist()))
+
+
+GROUPS, SESSIONS = ("grouping_keys",), ("session_id",)
+PER_BATCH = ("split", "weights")
 
 CASES = [
     Case("ne", ne, oracles.ne),
@@ -62,7 +108,75 @@ CASES = [
     Case("multiclass_recall", multiclass_recall, oracles.multiclass_recall, n_classes=4),
     Case("examples", rm.examples, oracles.examples, skip=("weights",)),
     Case("nonfinite_examples", rm.nonfinite_examples, oracles.nonfinite_examples),
-    Case("sample_metric", largest_of, oracles.largest, is_sum=False),
+    Case(
+        "sample_metric", of_samples(rm.sample_metric, values=largest), oracles.largest, is_sum=False
+    ),
+    Case("auc", of_samples(rm.auc), value("auc", order.auc), is_sum=False, has_ties=True),
+    Case(
+        "grouped_auc",
+        of_samples(rm.auc, grouped=True),
+        grouped("auc", order.auc),
+        is_sum=False,
+        keys=GROUPS,
+        has_ties=True,
+    ),
+    Case(
+        "grouped_auprc",
+        of_samples(rm.auprc, grouped=True),
+        grouped("auprc", order.auprc),
+        is_sum=False,
+        keys=GROUPS,
+        has_ties=True,
+    ),
+    Case(
+        "grouped_rauc",
+        of_samples(rm.rauc, grouped=True),
+        grouped("rauc", order.rauc),
+        is_sum=False,
+        keys=GROUPS,
+        has_ties=True,
+    ),
+    # Scores that 10 bits tell apart: no error of binning.
+    Case(
+        "binned_auc",
+        functools.partial(rm.binned_auc, bins=4096),
+        value("binned_auc", order.auc),
+        has_ties=True,
+    ),
+    Case(
+        "binned_auprc",
+        functools.partial(rm.binned_auprc, bins=4096),
+        value("binned_auprc", order.auprc),
+        has_ties=True,
+    ),
+    Case(
+        "xauc",
+        rm.xauc,
+        value("xauc", order.xauc),
+        skip=PER_BATCH,
+        share=pair_weight,
+        has_ties=True,
+    ),
+    Case(
+        "ndcg",
+        rm.ndcg,
+        ndcg(),
+        skip=PER_BATCH,
+        keys=SESSIONS,
+        share=session_count,
+        has_ties=True,
+    ),
+    Case(
+        "ndcg_at_2",
+        functools.partial(
+            rm.ndcg, k=2, report_ndcg_as_decreasing_curve=False, exponential_gain=True
+        ),
+        ndcg(k=2, report_ndcg_as_decreasing_curve=False, exponential_gain=True),
+        skip=PER_BATCH,
+        keys=SESSIONS,
+        share=session_count,
+        has_ties=True,
+    ),
 ]
 NAMES = [case.name for case in CASES]
 SUM_CASES = [case for case in CASES if case.is_sum]
@@ -85,18 +199,27 @@ def arrays(rng, case, tasks, examples, *, positive=0.4):
         # Few levels, for ties.
         predictions = rng.integers(0, 6, (*shape, case.n_classes)) / 8
         labels = rng.integers(0, case.n_classes, shape)
+    if case.has_ties:
+        predictions = np.round(predictions * 16) / 16
     weights = rng.integers(0, 9, shape) / 4
     mask = rng.random(shape) < 0.9
     return predictions.astype(np.float32), labels.astype(np.float32), weights, mask
 
 
+def keys_of(case, examples):
+    """The keys of a case, by name: five groups, not in a row."""
+    return {key: np.arange(examples) % 5 for key in case.keys}
+
+
+def batch_of(case, p, y, w, mask, **options):
+    """The batch of ``predictions, labels, weights, mask``, with the keys of the case."""
+    return rm.make_batch(p, y, w, mask=mask, **keys_of(case, p.shape[1]), **options)
+
+
 def batches(case, *, tasks=2, examples=48, count=4, seed=0):
     """Random batches of a case."""
     rng = np.random.default_rng(seed)
-    return [
-        rm.make_batch(p, y, w, mask=mask)
-        for p, y, w, mask in (arrays(rng, case, tasks, examples) for _ in range(count))
-    ]
+    return [batch_of(case, *arrays(rng, case, tasks, examples)) for _ in range(count)]
 
 
 def nine(*, n_tasks=1, window=None):
@@ -117,14 +240,32 @@ def nine(*, n_tasks=1, window=None):
     )
 
 
+def examples_of(case, batch, task):
+    """What the oracle of a case takes, of the real examples of a batch."""
+    real = batch[3][task]
+    parts = [np.asarray(x[task], np.float64)[real] for x in batch[:3]]
+    return [*parts, *(key[real] for key in keys_of(case, len(real)).values())]
+
+
 def expected(case, stream, prefix="lifetime_"):
     """The oracle's values of a stream of ``predictions, labels, weights, mask``, by task."""
-    tasks = stream[0][1].shape[0]
     rows = []
-    for task in range(tasks):
-        parts = [
-            np.concatenate([np.asarray(x[i][task], np.float64)[x[3][task]] for x in stream])
-            for i in range(3)
-        ]
-        rows.append(case.oracle(*parts))
+    for task in range(stream[0][1].shape[0]):
+        parts = [examples_of(case, batch, task) for batch in stream]
+        if case.share is None:
+            rows.append(case.oracle(*(np.concatenate(x) for x in zip(*parts, strict=True))))
+        else:
+            rows.append(shared(case, parts))
     return {prefix + name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def shared(case, parts):
+    """The average of the oracle's values of batches, each by its share."""
+    values, shares = [case.oracle(*x) for x in parts], [case.share(*x) for x in parts]
+    return {
+        name: sum(value[name] * share for value, share in zip(values, shares, strict=True) if share)
+        / sum(shares)
+        if sum(shares)
+        else np.nan
+        for name in values[0]
+    }

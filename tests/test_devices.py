@@ -18,7 +18,11 @@ STEPS = 6
 LOCAL = 12  # examples on one device
 WINDOW = 150  # of 288 examples
 
-METRICS = {case.name: (case, metric_of(case, window=WINDOW)) for case in CASES if case.is_sum}
+METRICS = {
+    case.name: (case, metric_of(case, window=WINDOW))
+    for case in CASES
+    if case.is_sum and case.share is None
+}
 METRICS["collection"] = (CASES[0], nine(n_tasks=2, window=WINDOW))
 
 

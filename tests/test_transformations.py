@@ -1,5 +1,7 @@
 """Metrics inside what users write around them: grad, donation, scan, checkpoints, NumPy buffers."""
 
+import dataclasses
+import functools
 import re
 
 import chex
@@ -8,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, NAMES, SUM_CASES, batches, metric_of, nine
+from cases import CASES, GROUPS, NAMES, SESSIONS, SUM_CASES, batches, keys_of, metric_of, nine
 
 import recmetrics_jax as rm
 
@@ -30,7 +32,7 @@ def test_metric_neither_enters_nor_breaks_the_gradient(case):
 
     def with_metric(weights, state):
         value, p = loss(weights, features, labels)
-        state = metric.update(state, rm.make_batch(p, labels))
+        state = metric.update(state, rm.make_batch(p, labels, **keys_of(case, 32)))
         # Even a value added to the loss has no gradient.
         extra = sum(jnp.nansum(x) for x in metric.compute(state).values())
         return value + extra, state
@@ -77,20 +79,16 @@ def test_collection_tells_apart_what_is_declared_apart():
 def test_collection_gives_what_its_metrics_give(window):
     parts = {
         case.name: case.make(n_tasks=2, window=window if i % 2 else 60)
-        for i, case in enumerate(SUM_CASES)
+        for i, case in enumerate(CASES)
         if case.n_classes is None
     }
-    inner = rm.collection({"x": parts.pop("ne"), "largest": metric_of(CASES[-1])})
+    inner = rm.collection({name: parts.pop(name) for name in ("ne", "sample_metric")})
     whole = rm.collection({**parts, "inner": inner})
-    state = whole.init()
-    for batch in batches(CASES[0]):
-        state = whole.update(state, batch)
-    values = whole.compute(state)
+    stream = batches(dataclasses.replace(CASES[0], keys=(*GROUPS, *SESSIONS)))
+    values = whole.compute(functools.reduce(whole.update, stream, whole.init()))
     for name, metric in {**parts, "inner": inner}.items():
-        alone = metric.init()
-        for batch in batches(CASES[0]):
-            alone = metric.update(alone, batch)
-        for key, value in metric.compute(alone).items():
+        alone = metric.compute(functools.reduce(metric.update, stream, metric.init()))
+        for key, value in alone.items():
             np.testing.assert_array_equal(values.pop(f"{name}/{key}"), value, err_msg=key)
     assert not values
 
@@ -113,7 +111,7 @@ def test_collection_takes_metrics_written_by_hand():
 
 
 def test_metric_ignores_keys_that_it_did_not_ask_for():
-    metric = rm.collection({"ctr": rm.ctr(), "largest": CASES[-1].make()})
+    metric = rm.collection({"ctr": rm.ctr(), "auc": rm.auc(window=5)})
     plain = rm.make_batch([0.5, 0.7], [0, 1])
     keyed = rm.make_batch([0.5, 0.7], [0, 1], session=np.array([1, 2]))
     chex.assert_trees_all_equal(
@@ -125,7 +123,7 @@ def test_padding_is_zeroed_at_the_door():
     bad = np.array([0.5, np.nan])
     batch = rm.make_batch(bad, bad, bad, mask=np.array([True, False]), session=np.array([3, 9]))
     for leaf in (batch.predictions, batch.labels, batch.weights, batch.keys["session"]):
-        assert leaf[0, 1] == 0
+        assert (leaf[0, 1] == 0).all()
     assert not batch.nonfinite.any()
 
 
@@ -140,7 +138,30 @@ def test_later_writes_to_the_callers_arrays_change_nothing():
     for leaf in (batch.predictions, batch.labels, batch.weights):
         np.testing.assert_array_equal(leaf, np.full((1, 4096), 0.25))
     assert batch.mask.all()
-    assert (batch.keys["session"] == 1).all()
+    assert (batch.keys["session"] == jnp.array([0, 1])[None, None]).all()
+
+
+@pytest.mark.parametrize("make", [np.asarray, list], ids=["array", "list"])
+def test_keys_of_64_bits_do_not_collide(make):
+    keys = np.array([2**40 + 5, 5, -1, 2**32 - 1, -(2**63), 2**63 - 1])
+    words = rm.make_batch(np.ones(6), np.ones(6), session=make(keys)).keys["session"]
+    assert words.dtype == jnp.int32
+    upper, lower = (np.asarray(words[0, :, i], np.int64) for i in range(2))
+    np.testing.assert_array_equal((upper << 32) | (lower & 0xFFFFFFFF), keys)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64])
+def test_a_key_is_the_same_from_numpy_and_from_jax(dtype):
+    info = np.iinfo(dtype)
+    keys = np.array([max(info.min, -(2**31)), 0, 7, min(info.max, 2**31 - 1)], dtype)
+    by_numpy, by_jax = (
+        rm.make_batch(np.ones(4), np.ones(4), session=x).keys["session"]
+        for x in (keys, jnp.asarray(keys))
+    )
+    np.testing.assert_array_equal(by_numpy, by_jax)
+    with jax.enable_x64(True):
+        by_x64 = rm.make_batch(np.ones(4), np.ones(4), session=jnp.asarray(keys)).keys["session"]
+    np.testing.assert_array_equal(by_numpy, by_x64)
 
 
 @pytest.mark.parametrize("tasks", [1, 3])

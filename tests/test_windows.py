@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from cases import SUM_CASES, arrays, expected, metric_of
+from cases import SUM_CASES, arrays, batch_of, expected, metric_of
 
 import recmetrics_jax as rm
 
@@ -17,13 +17,13 @@ def stream_of(rng, case, sizes):
         yield arrays(rng, case, 2, size)
 
 
-def padded(p, y, w, mask, size):
+def padded(case, p, y, w, mask, size):
     """The batch with masked rows appended, so that one shape serves all sizes."""
 
     def pad(x):
         return np.pad(x, [(0, 0), (0, size - x.shape[1]), *[(0, 0)] * (x.ndim - 2)])
 
-    return rm.make_batch(pad(p), pad(y), pad(w), mask=pad(mask))
+    return batch_of(case, *map(pad, (p, y, w, mask)))
 
 
 def of_window(stream, task, window):
@@ -43,7 +43,7 @@ def test_window_holds_the_newest_updates(case, window):
     state, stream = metric.init(), []
     for step, batch in enumerate(stream_of(rng, case, rng.integers(0, 60, 24))):
         stream.append(batch)
-        state = update(state, padded(*batch, 60))
+        state = update(state, padded(case, *batch, 60))
         if step % 6 != 5:
             continue
         values = compute(state)
@@ -163,7 +163,7 @@ def test_bad_example_leaves_with_its_window(case):
         p, y, w, mask = arrays(rng, case, 2, 40)
         if step == 1:
             w[0, 3], mask[0, 3] = np.inf, True
-        state = metric.update(state, rm.make_batch(p, y, w, mask=mask))
+        state = metric.update(state, batch_of(case, p, y, w, mask))
         for name, value in metric.compute(state).items():
             is_in = step >= 1 if name.startswith("lifetime") else step in (1, 2)
             assert np.isnan(value[0]).all() == is_in, (step, name)

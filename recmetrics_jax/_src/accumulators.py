@@ -191,7 +191,7 @@ class Samples(NamedTuple):
             weights=jnp.zeros(shape),
             mask=jnp.zeros(shape, bool),
             nonfinite=jnp.zeros(shape, bool),
-            keys={key: jnp.zeros(shape, int) for key in keys},
+            keys={key: jnp.zeros((*shape, 2), jnp.int32) for key in keys},
         )
         return cls(rows, jnp.zeros(n_tasks, jnp.int32))
 

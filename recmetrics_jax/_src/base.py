@@ -35,7 +35,12 @@ class Batch(NamedTuple):
     nonfinite: jax.Array
     """``bool[T, N]``: examples that came with a NaN or an infinity."""
     keys: Mapping[str, jax.Array]
-    """``int[T, N]`` each: sessions, groups."""
+    """``int32[T, N, 2]`` each: sessions, groups, as the upper and the lower half of 64 bits."""
+
+    def key(self, name: str) -> tuple[jax.Array, jax.Array]:
+        """The halves of a key, ``int32[T, N]`` each, to sort and compare by."""
+        words = self.keys[name]
+        return words[..., 0], words[..., 1]
 
 
 class Metric(NamedTuple):
@@ -76,7 +81,9 @@ def make_batch(
             infinite. False: the values of their task become NaN, in a window for as long as the
             example is in it. True: such examples are left out, as if masked. Either way
             `recmetrics_jax.nonfinite_examples` counts them.
-        **keys: integer arrays by name, like ``labels`` or ``[N]``: sessions, groups.
+        **keys: integer arrays by name, like ``labels`` or ``[N]``: sessions, groups. All 64 bits
+            count where a NumPy array is given outside jit, or x64 is enabled; jit itself cuts int64
+            arguments to int32 otherwise.
 
     Returns:
         A `Batch` with leaves ``[T, N, ...]``.
@@ -101,11 +108,8 @@ def make_batch(
         mask = jnp.ones(shape, bool)
     else:
         mask = _per_example("mask", _to_array("mask", mask, np.bool_), shape)
-    key_arrays = {
-        name: _per_example(name, _to_array(name, key, np.integer), shape)
-        for name, key in keys.items()
-    }
-    return _assemble(
+    key_arrays = {name: _key_words(name, key, shape) for name, key in keys.items()}
+    return assemble(
         predictions if with_classes else predictions.reshape(shape),
         labels.reshape(shape),
         weights,
@@ -116,7 +120,7 @@ def make_batch(
 
 
 @functools.partial(jax.jit, static_argnames="mask_nonfinite")
-def _assemble(
+def assemble(
     predictions: jax.Array,
     labels: jax.Array,
     weights: jax.Array,
@@ -143,7 +147,12 @@ def _assemble(
         return jnp.where(selector, x, jnp.zeros_like(x))
 
     return Batch(
-        keep(predictions), keep(labels), keep(weights), mask, nonfinite, jax.tree.map(keep, keys)
+        keep(predictions),
+        keep(labels),
+        keep(weights),
+        mask,
+        nonfinite,
+        jax.tree.map(keep, keys),
     )
 
 
@@ -157,8 +166,6 @@ def _to_array(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> jax.Array:
         if host.size == 0 and host.dtype == np.float64:
             host = host.astype(kinds[-1] if kinds[-1] is np.bool_ else np.int32)
         _check_kind(name, host.dtype, kinds)
-        if host.dtype.kind in "iu" and kinds == (np.integer,):
-            _check_key_range(name, host)
         x = jnp.array(host)
     _check_kind(name, x.dtype, kinds)
     return x
@@ -171,14 +178,24 @@ def _check_kind(name: str, dtype: np.dtype, kinds: tuple[type[np.generic], ...])
         raise ValueError(f"{name}: expected {expected[kinds[-1]]} dtype, got {dtype}")
 
 
-def _check_key_range(name: str, host: np.ndarray) -> None:
-    """Without x64, JAX would cut int64 keys to int32, and different keys would collide."""
-    held = np.iinfo(jax.dtypes.canonicalize_dtype(host.dtype))
-    if host.size and not (held.min <= host.min() and host.max() <= held.max):
-        raise ValueError(
-            f"{name}: expected keys that {held.dtype} can hold, got {host.min()} to "
-            f"{host.max()}; renumber them, or enable x64"
-        )
+def _key_words(name: str, x: ArrayOrList, shape: tuple[int, int]) -> jax.Array:
+    """Integer keys as the upper and the lower half of 64 bits, ``int32[T, N, 2]``.
+
+    NumPy arrays are split on the host: without x64, JAX would cut them to 32 bits first, and
+    different keys would collide.
+    """
+    if isinstance(x, jax.Array):
+        keys = _to_array(name, x, np.integer)
+        upper = keys >> 32 if keys.dtype.itemsize == 8 else jnp.where(keys < 0, -1, 0)
+    else:
+        host = np.asarray(x)
+        if host.size == 0 and host.dtype == np.float64:
+            host = host.astype(np.int64)
+        _check_kind(name, host.dtype, (np.integer,))
+        keys = host.astype(np.uint64 if host.dtype.kind == "u" else np.int64).view(np.int64)
+        upper = keys >> 32
+    words = (_per_example(name, jnp.array(word.astype(np.int32)), shape) for word in (upper, keys))
+    return jnp.stack(list(words), axis=-1)
 
 
 def _check_shapes(predictions: jax.Array, labels: jax.Array) -> tuple[int, int]:

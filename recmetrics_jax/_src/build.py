@@ -45,7 +45,7 @@ def sum_metric(
             or of `Term` for functions with options, more numbers per example, or keys.
         values: ``values(sums) -> {name: float[T]}``, where ``sums`` is the tree ``terms`` with
             each function replaced by its sums, ``float64[T]`` (``float64[T, *shape]``). Called once
-            for the lifetime and once for the window.
+            for the lifetime and once for the window, in a ``jax.enable_x64(True)`` scope.
         n_tasks: number of tasks ``T``.
         window: examples in the window; None for no window.
         slots: updates that the window keeps apart; even, at least 8.
@@ -98,7 +98,8 @@ def sample_metric(
 
     Args:
         values: ``values(batch) -> {name: float[T]}``, of a `Batch` that holds the window,
-            ``[T, window]`` in no particular order, ``mask`` False where there is no example.
+            ``[T, window]`` in no particular order, ``mask`` False where there is no example. It is
+            called in a ``jax.enable_x64(True)`` scope; `recmetrics_jax.ops` has tools for it.
         n_tasks: number of tasks ``T``.
         window: examples in the window, by task; exact, whatever the size of the updates. States
             that are merged keep the windows of both: the capacities add up.

@@ -225,11 +225,11 @@ class Program:
                     columns = self._windows[member.window]
                     sums = columns.unpack(windows[member.window], member.terms)
                     _put(values, f"{member.prefix}window_", member.values(sums), dtype)
-        for member in self.samples:
-            group = list(self._sample_keys).index((member.window, member.classes))
-            rows = state.samples[group].rows
-            poisoned = jnp.any(rows.nonfinite & rows.mask, axis=1)
-            _put(values, f"{member.prefix}window_", member.values(rows), dtype, poisoned)
+            for member in self.samples:
+                group = list(self._sample_keys).index((member.window, member.classes))
+                rows = state.samples[group].rows
+                poisoned = jnp.any(rows.nonfinite & rows.mask, axis=1)
+                _put(values, f"{member.prefix}window_", member.values(rows), dtype, poisoned)
         for name, metric in self.others.items():
             _put(values, f"{name}/", metric.compute(state.others[name]))
         return values
@@ -295,10 +295,13 @@ def _reduce(terms: Mapping[Term, jax.Array], poisoned: jax.Array) -> jax.Array:
     XLA fuses the conversion into the reduction. Float64 bounds its error at ``N * 1e-16``, and
     over sharded examples it is one sum per device and one across devices.
     """
-    columns = [
-        jnp.sum(of_examples, axis=1, dtype=jnp.float64).reshape(-1, term.size)
-        for term, of_examples in terms.items()
-    ]
+
+    def sums(term: Term, statistics: jax.Array) -> jax.Array:
+        if not term.is_summed:
+            statistics = jnp.sum(statistics, axis=1, dtype=jnp.float64)
+        return statistics.astype(jnp.float64).reshape(-1, term.size)
+
+    columns = [sums(term, statistics) for term, statistics in terms.items()]
     is_raw = np.concatenate([np.full((1, term.size), term.raw) for term in terms], axis=1)
     return jnp.where(poisoned & ~is_raw, jnp.nan, jnp.concatenate(columns, axis=1))
 

@@ -27,6 +27,8 @@ class Term:
         keys: names of the key arrays that the function reads from ``batch.keys``.
         raw: False: masked examples count nothing, and an example that is not finite makes the
             sums of its task NaN. True: the function sees to both itself; for counting examples.
+        is_summed: True: the function returns the sums over a batch, ``float[T, *shape]``, and sees
+            to masked examples itself; for statistics of pairs and groups of examples.
 
     >>> import jax.numpy as jnp, recmetrics_jax as rm
     >>> def above(batch, threshold):
@@ -40,6 +42,7 @@ class Term:
     shape: tuple[int, ...] = ()
     keys: tuple[str, ...] = ()
     raw: bool = False
+    is_summed: bool = False
 
     @property
     def name(self) -> str:
@@ -54,17 +57,20 @@ class Term:
     def evaluate(self, batch: Batch) -> jax.Array:
         """The statistic of each example, ``float[T, N, *shape]``, zero where masked unless raw.
 
+        Where ``is_summed``, the sums, ``float[T, *shape]``.
+
         Raises:
             ValueError: if the function's result has another shape or is not floating.
         """
         terms = self.function(batch, *self.options)
-        expected = (*batch.mask.shape, *self.shape)
+        rows = batch.mask.shape[:1] if self.is_summed else batch.mask.shape
+        expected = (*rows, *self.shape)
         if terms.shape != expected or not jnp.issubdtype(terms.dtype, jnp.floating):
             raise ValueError(
                 f"term {self.name!r}: expected a float array of shape {expected}, "
                 f"got {terms.dtype}{list(terms.shape)}"
             )
-        if self.raw:
+        if self.raw or self.is_summed:
             return terms
         mask = batch.mask.reshape(*batch.mask.shape, *[1] * len(self.shape))
         return jnp.where(mask, terms, jnp.zeros_like(terms))

@@ -1,0 +1,122 @@
+"""Weights of the pairs of rows that two scores order alike or not, in O(N log N)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from recmetrics_jax._src import segments
+
+BLOCK_BITS = 5
+
+
+class Pairs(NamedTuple):
+    """What the pairs of rows of each group weigh; a pair weighs the product of its rows' weights.
+
+    Rows are in order of group. The last row of a group has its sums, ``float64[..., N]``; what
+    is in other rows means nothing.
+    """
+
+    concordant: jax.Array
+    """Pairs that both scores order, and in the same direction."""
+    discordant: jax.Array
+    """Pairs that both scores order, in opposite directions."""
+    tied: jax.Array
+    """Pairs with equal first scores and equal second scores."""
+    total: jax.Array
+    """All pairs. What the other three leave of it is tied in one of the scores."""
+    is_first: jax.Array
+    """``bool[..., N]``: where a group begins."""
+    order: jax.Array
+    """``int32[..., N]``: the rows as they were given, in this order."""
+
+
+def count_pairs(
+    x: jax.Array, y: jax.Array, weights: jax.Array, groups: tuple[jax.Array, ...] = ()
+) -> Pairs:
+    """Weights of concordant, discordant and tied pairs of rows, by group.
+
+    Discordant pairs are the inversions of ``y`` over rows in order of ``x`` (Knight, A Computer
+    Method for Calculating Kendall's Tau with Ungrouped Data, Journal of the American Statistical
+    Association 61(314), 1966), tied pairs are counted by runs, and the rest is concordant.
+
+    Args:
+        x: the first scores, ``float[..., N]``.
+        y: the second scores, ``float[..., N]``.
+        weights: ``float[..., N]``.
+        groups: keys of the group of a row, ``int[..., N]`` each; none for one group.
+
+    Returns:
+        `Pairs`. With whole-number weights the sums are exact up to 2^53, otherwise their error is
+        about 1e-16 of the total.
+
+    >>> import jax.numpy as jnp
+    >>> pairs = count_pairs(jnp.array([1, 2, 3.0]), jnp.array([1, 3, 2.0]), jnp.ones(3))
+    >>> pairs.concordant[-1].item(), pairs.discordant[-1].item(), pairs.total[-1].item()
+    (2.0, 1.0, 3.0)
+    """
+    by_x, by_y = segments.argsort(*groups, x, y), segments.argsort(*groups, y, x)
+    # Groups lie alike in both orders. Within one group, ties of y keep the order of x.
+    group = [segments.take(key, by_x) for key in groups]
+    is_first = segments.is_first(*group, jnp.zeros(x.shape, bool))
+    x, y_by_x, y = segments.take(x, by_x), segments.take(y, by_x), segments.take(y, by_y)
+    same_x = is_first | segments.is_first(x)
+    same_both = same_x | segments.is_first(y_by_x)
+    same_y = is_first | segments.is_first(y)
+    place = segments.put(jnp.broadcast_to(jnp.arange(x.shape[-1], dtype=by_y.dtype), x.shape), by_y)
+    with jax.enable_x64(True):
+        weights = weights.astype(jnp.float64)
+        of_x, of_y = segments.take(weights, by_x), segments.take(weights, by_y)
+
+        def within(runs: jax.Array, weights: jax.Array) -> jax.Array:
+            return segments.cumsum(weights * segments.sums_before(weights, runs), is_first)
+
+        total, tied = within(is_first, of_x), within(same_both, of_x)
+        tied_in_one = within(same_x, of_x) + within(same_y, of_y) - 2 * tied
+        discordant = segments.cumsum(_inversions(segments.take(place, by_x), of_x), is_first)
+        concordant = total - discordant - tied_in_one - tied
+        return Pairs(concordant, discordant, tied, total, is_first, by_x)
+
+
+def _inversions(ranks: jax.Array, weights: jax.Array) -> jax.Array:
+    """What each row weighs with the rows before it that rank higher, in the order of the ranks.
+
+    A merge sort backwards. Each round goes through blocks of half the size of the round before
+    and puts first, in each, the rows of the lower half of its ranks. They overtake the rows of the
+    upper half that were before them. The last blocks are small, and compared pair by pair.
+
+    Args:
+        ranks: ``int32[..., N]``, a permutation.
+        weights: ``float64[..., N]``.
+
+    Returns:
+        ``float64[..., N]``, for the rows in order of their ranks.
+    """
+    size = ranks.shape[-1]
+    bits = max((size - 1).bit_length(), BLOCK_BITS)
+    rows = jnp.arange(1 << bits, dtype=ranks.dtype)
+    rest = jnp.broadcast_to(rows[size:], (*ranks.shape[:-1], (1 << bits) - size))
+    ranks = jnp.concatenate([ranks, rest], axis=-1)
+    weights = jnp.concatenate([weights, jnp.zeros_like(rest, weights.dtype)], axis=-1)
+    rows = jnp.broadcast_to(rows, ranks.shape)
+
+    def halve(i: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        ranks, weights, overtaken = carry
+        half = jnp.left_shift(jnp.ones_like(rows[..., :1]), (bits - 1 - i).astype(rows.dtype))
+        is_upper = (ranks & half) != 0
+        place = rows & (2 * half - 1)
+        before = segments.cumsum(jnp.where(is_upper, weights, 0.0), place == 0)
+        lower = segments.cumsum((~is_upper).astype(rows.dtype), place == 0)
+        overtaken = overtaken + jnp.where(is_upper, 0.0, weights * before)
+        target = rows - place + jnp.where(is_upper, half + place - lower, lower - 1)
+        return tuple(segments.put(x, target) for x in (ranks, weights, overtaken))
+
+    carry = (ranks, weights, jnp.zeros_like(weights))
+    carry = jax.lax.fori_loop(0, bits - BLOCK_BITS, halve, carry)
+    blocks = (x.reshape(*x.shape[:-1], -1, 1 << BLOCK_BITS) for x in carry)
+    ranks, weights, overtaken = blocks
+    is_higher = ranks[..., :, None] > ranks[..., None, :]
+    is_before = rows[..., None, : 1 << BLOCK_BITS, None] < rows[..., None, None, : 1 << BLOCK_BITS]
+    before = jnp.sum(jnp.where(is_higher & is_before, weights[..., :, None], 0.0), axis=-2)
+    overtaken = (overtaken + weights * before).reshape(rows.shape)
+    return segments.put(overtaken, ranks.reshape(rows.shape))[..., :size]

@@ -1,0 +1,434 @@
+"""NDCG, XAUC and RAUC against their definitions, written as loops over pairs and sessions."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles_order as oracles
+import pytest
+from jax.sharding import AxisType
+
+import recmetrics_jax as rm
+
+RTOL = 1e-6
+
+
+def values_of(metric, batches):
+    """The values, with the prefix of the lifetime or the window cut off."""
+    state = functools.reduce(metric.update, batches, metric.init())
+    values = {name.split("_", 1)[1]: x for name, x in metric.compute(state).items()}
+    for value in values.values():
+        assert value.dtype == jnp.result_type(float)
+    return values
+
+
+def check(value, wanted, rtol=RTOL, atol=1e-7):
+    np.testing.assert_allclose(value, np.asarray(wanted, np.float64), rtol=rtol, atol=atol)
+
+
+def distinct(rng, shape):
+    return rng.permuted(np.broadcast_to(np.arange(shape[1]), shape), axis=1) / shape[1]
+
+
+# Predictions, labels and weights by kind. Sums of quarters and of such products are exact.
+PREDICTIONS = {
+    "distinct": distinct,
+    "tied": lambda rng, shape: rng.integers(0, 4, shape) / 4,
+    "equal": lambda rng, shape: np.full(shape, 0.25),
+}
+LABELS = {
+    "binary": lambda rng, shape: rng.integers(0, 2, shape),
+    "graded": lambda rng, shape: rng.integers(0, 5, shape) / 2,
+    "none": lambda rng, shape: np.zeros(shape),
+}
+WEIGHTS = {
+    "ones": lambda rng, shape: np.ones(shape),
+    "some_zero": lambda rng, shape: rng.integers(0, 5, shape) / 4,
+    "unequal": lambda rng, shape: 10.0 ** rng.integers(-6, 13, shape),
+    "zero": lambda rng, shape: np.zeros(shape),
+}
+
+
+def draw(seed, predictions, labels, weights, *, tasks=2, examples=41, groups=12):
+    """Rounded to float32, so that the oracles see what the metrics see."""
+    rng = np.random.default_rng(seed)
+    shape = (tasks, examples)
+    kinds = (PREDICTIONS[predictions], LABELS[labels], WEIGHTS[weights])
+    p, y, w = (kind(rng, shape).astype(np.float32).astype(np.float64) for kind in kinds)
+    # 64 bits: most of these are equal in their upper or in their lower half.
+    keys = rng.integers(0, groups, shape)
+    return p, y, w, (keys % 3) * 2**40 + keys // 3 - 2
+
+
+MIXES = list(itertools.product(PREDICTIONS, LABELS, WEIGHTS))
+
+
+@functools.cache
+def metric_of(factory, n_tasks=2, **options):
+    return factory(n_tasks=n_tasks, **options)
+
+
+def by_task(oracle, *arrays):
+    return [oracle(*parts) for parts in zip(*arrays, strict=True)]
+
+
+@pytest.mark.parametrize("mix", MIXES, ids="-".join)
+def test_xauc_is_its_definition(mix):
+    batches = [draw(seed, *mix)[:3] for seed in range(2)]
+    for p, y, w in batches:
+        value = values_of(metric_of(rm.xauc), [rm.make_batch(p, y, w)])["xauc"]
+        check(value, by_task(oracles.xauc, p, y, w))
+
+
+def test_xauc_adds_up_the_pairs_of_each_batch():
+    rng = np.random.default_rng(0)
+    batches = [tuple(rng.integers(0, 4, 9) / 4 for _ in range(3)) for _ in range(3)]
+    numerator = denominator = 0.0
+    for p, y, w in batches:
+        pairs = (np.sum(w) ** 2 - np.sum(w**2)) / 2
+        numerator += oracles.xauc(p, y, w) * pairs
+        denominator += pairs
+    made = [rm.make_batch(*batch) for batch in batches]
+    check(values_of(metric_of(rm.xauc, 1), made)["xauc"], [numerator / denominator])
+    metric = metric_of(rm.xauc, 1, window=18)
+    state = functools.reduce(metric.update, made, metric.init())
+    last_two = values_of(metric_of(rm.xauc, 1), made[1:])["xauc"]
+    check(metric.compute(state)["window_xauc"], last_two)
+
+
+@pytest.mark.parametrize(
+    ("p", "y", "wanted"),
+    [
+        ([1, 2], [1, 2], 1.0),
+        ([1, 2], [2, 1], 0.0),
+        ([1, 1], [2, 2], 1.0),
+        ([1, 1], [1, 2], 0.0),
+        ([1, 2], [1, 1], 0.0),
+    ],
+)
+def test_xauc_of_ties(p, y, wanted):
+    check(values_of(metric_of(rm.xauc, 1), [rm.make_batch(p, y)])["xauc"], [wanted])
+
+
+@pytest.mark.parametrize("average", ["equal", "impressions", "weight"])
+@pytest.mark.parametrize("undefined_groups", [None, 0.25])
+@pytest.mark.parametrize("predictions", PREDICTIONS)
+@pytest.mark.parametrize("labels", LABELS)
+def test_rauc_is_its_definition(predictions, labels, average, undefined_groups):
+    p, y, w, groups = draw(3, predictions, labels, "some_zero", examples=33, groups=14)
+    groups[:, 0] = 99  # A group of one.
+    metric = metric_of(
+        rm.rauc, window=40, grouped=True, average=average, undefined_groups=undefined_groups
+    )
+    values = values_of(metric, [rm.make_batch(p, y, w, grouping_keys=groups)])
+    check(values["rauc"], by_task(oracles.rauc, p, y, w))
+    wanted = [
+        oracles.grouped_rauc(*parts, average, undefined_groups)
+        for parts in zip(p, y, w, groups, strict=True)
+    ]
+    names = ("grouped_rauc", "grouped_rauc_groups", "grouped_rauc_undefined_groups")
+    for name, value in zip(names, zip(*wanted, strict=True), strict=True):
+        check(values[name], value)
+    assert (values["grouped_rauc_undefined_groups"] >= 1).all()
+
+
+def test_rauc_covers_the_newest_examples():
+    p, y, w, groups = draw(4, "tied", "graded", "ones", examples=30)
+    batches = [
+        rm.make_batch(*(x[:, i : i + 7] for x in (p, y, w)), user=groups[:, i : i + 7])
+        for i in range(0, 30, 7)
+    ]
+    metric = metric_of(rm.rauc, window=11, grouped=True, grouping_key="user")
+    values = values_of(metric, batches)
+    newest = tuple(x[:, -11:] for x in (p, y, w, groups))
+    check(values["rauc"], by_task(oracles.rauc, *newest[:3]))
+    check(values["grouped_rauc"], [row[0] for row in by_task(oracles.grouped_rauc, *newest)])
+
+
+@pytest.mark.parametrize("examples", [0, 1, 2])
+def test_few_examples(examples):
+    p, y, w, groups = draw(5, "distinct", "binary", "ones", examples=examples)
+    batch = rm.make_batch(p, y, w, session_id=groups, grouping_keys=groups)
+    check(values_of(metric_of(rm.xauc), [batch])["xauc"], by_task(oracles.xauc, p, y, w))
+    values = values_of(metric_of(rm.rauc, window=4, grouped=True), [batch])
+    check(values["rauc"], by_task(oracles.rauc, p, y))
+    check(
+        values["grouped_rauc"],
+        [row[0] for row in by_task(oracles.grouped_rauc, p, y, w, groups)],
+    )
+    check(values_of(metric_of(rm.ndcg), [batch])["ndcg"], ndcg_of([(p, y, w, groups)]))
+    for factory, name in ((rm.xauc, "xauc"), (functools.partial(rm.rauc, window=4), "rauc")):
+        value = values_of(factory(n_tasks=2, undefined=0.5), [batch])[name]
+        assert examples == 2 or value.tolist() == [0.5, 0.5]
+
+
+def ndcg_of(batches, negative=(False, False), **options):
+    """The oracle's value by task, over batches of ``(p, y, w, sessions)``."""
+    values = []
+    for task, is_negative in zip(range(batches[0][0].shape[0]), negative, strict=False):
+        sums = [
+            oracles.ndcg(*(x[task] for x in batch), is_negative_task=is_negative, **options)
+            for batch in batches
+        ]
+        total, count = (sum(column) for column in zip(*sums, strict=True))
+        values.append(total / count if count else np.nan)
+    return values
+
+
+OPTIONS = [
+    {},
+    {"k": 0},
+    {"k": 1},
+    {"k": 3},
+    {"k": 1000},
+    {"exponential_gain": True},
+    {"exponential_gain": True, "k": 2},
+    {"report_ndcg_as_decreasing_curve": False},
+    {"remove_single_length_sessions": True},
+    {"scale_by_weights_tensor": True},
+    {"scale_by_weights_tensor": True, "remove_single_length_sessions": True, "k": 2},
+    {"is_negative_task_mask": (False, True)},
+    {"is_negative_task_mask": (True, False), "scale_by_weights_tensor": True},
+    {
+        "is_negative_task_mask": (True, True),
+        "report_ndcg_as_decreasing_curve": False,
+        "remove_single_length_sessions": True,
+        "exponential_gain": True,
+        "k": 4,
+    },
+]
+
+
+def split_options(options):
+    rest = {name: x for name, x in options.items() if name != "is_negative_task_mask"}
+    return options.get("is_negative_task_mask", (False, False)), rest
+
+
+@pytest.mark.parametrize("mix", MIXES, ids="-".join)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_ndcg_is_its_definition(mix, options):
+    if options.get("exponential_gain") and options.get("scale_by_weights_tensor"):
+        pytest.skip("2^(1e12) is no number")
+    # Labels up to 1, so that no gain of a negative task is below 0.
+    batches = [(p, y / 2, *rest) for p, y, *rest in (draw(seed, *mix) for seed in range(2))]
+    made = [rm.make_batch(p, y, w, session_id=sessions) for p, y, w, sessions in batches]
+    negative, rest = split_options(options)
+    check(
+        values_of(metric_of(rm.ndcg, **options), made)["ndcg"],
+        ndcg_of(batches, negative, **rest),
+        # What 1 - DCG / ideal DCG rounds, times the weight of a session.
+        atol=1e-7 + 1e-15 * max(w.max() for _, _, w, _ in batches),
+    )
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_ndcg_of_ties_is_the_mean_over_all_orders(options):
+    p, y, w, _ = draw(6, "tied", "graded", "some_zero", examples=12)
+    y = y / 2
+    sessions = np.broadcast_to(np.arange(12) % 2, p.shape)
+    negative, rest = split_options(options)
+    value = values_of(metric_of(rm.ndcg, **options), [rm.make_batch(p, y, w, session_id=sessions)])
+    wanted = ndcg_of([(p, y, w, sessions)], negative, dcg=oracles.dcg_by_permutations, **rest)
+    check(value["ndcg"], wanted)
+
+
+@pytest.mark.parametrize("k", [None, 1, 3, 7])
+@pytest.mark.parametrize("predictions", PREDICTIONS)
+def test_ndcg_is_that_of_scikit_learn(predictions, k):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    p, y, w, _ = draw(7, predictions, "graded", "ones", tasks=6, examples=15)
+    y[:, 0] = 1
+    sessions = np.repeat(np.arange(6), 15)
+    options = {"k": k or -1, "report_ndcg_as_decreasing_curve": False}
+    batch = rm.make_batch(p.ravel(), y.ravel(), w.ravel(), session_id=sessions)
+    value = values_of(metric_of(rm.ndcg, 1, **options), [batch])["ndcg"]
+    check(value, [sklearn.ndcg_score(y, p, k=k)])
+
+
+def test_ndcg_of_the_ideal_order_is_exactly_1():
+    rng = np.random.default_rng(8)
+    y = rng.integers(0, 5, 200)
+    batch = rm.make_batch(y / 8, y, session_id=rng.integers(0, 30, 200))
+    assert values_of(metric_of(rm.ndcg, 1), [batch])["ndcg"].tolist() == [0.0]
+
+
+@pytest.mark.parametrize("y", [[0.5, 0, -1], [1, -np.log2(3), 0], [0.25, 0.25, -1, -1e-9]])
+def test_ndcg_where_gains_cancel_is_that_of_no_gain(y):
+    """In the third, what is left is no rounding, and counts."""
+    p = np.arange(len(y))
+    sessions = np.zeros(len(y), int)
+    with jax.enable_x64(True):
+        batch = rm.make_batch(p, y, session_id=sessions)
+        options = {"report_ndcg_as_decreasing_curve": False}
+        value = values_of(rm.ndcg(**options), [batch])["ndcg"]
+        is_cancelled = len(y) == 3
+        labels = np.array([y], np.float64)
+        parts = (p[None], labels, np.ones_like(labels), sessions[None])
+        check(value, [0.0] if is_cancelled else ndcg_of([parts], **options))
+
+
+def test_ndcg_of_negative_labels_keeps_padding_last():
+    p, y = np.array([0.1, 0.2, 0.9, 0.0]), np.array([-1.0, -3.0, -2.0, 9.0])
+    mask, sessions = np.array([True, True, True, False]), np.zeros(4, int)
+    batch = rm.make_batch(p - 1, y, mask=mask, session_id=sessions)
+    value = values_of(metric_of(rm.ndcg, 1), [batch])["ndcg"]
+    parts = (p[None, :3] - 1, y[None, :3], np.ones((1, 3)), sessions[None, :3])
+    check(value, ndcg_of([parts]))
+
+
+FACTORIES = {
+    "xauc": rm.xauc,
+    "rauc": functools.partial(rm.rauc, window=64, grouped=True),
+    "ndcg": rm.ndcg,
+    "ndcg_scaled": functools.partial(rm.ndcg, scale_by_weights_tensor=True, k=2),
+    "ndcg_without_singles": functools.partial(rm.ndcg, remove_single_length_sessions=True),
+}
+
+
+def arguments(seed=9, tasks=3, **options):
+    p, y, w, keys = draw(seed, "tied", "graded", "some_zero", tasks=tasks, **options)
+    return {
+        "predictions": p,
+        "labels": y,
+        "weights": w,
+        "session_id": keys.copy(),
+        "grouping_keys": keys,
+    }
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_masked_rows_count_nothing_whatever_they_hold(name):
+    full = arguments()
+    mask = np.random.default_rng(10).random(41) < 0.6
+    kept = {key: x[:, mask] for key, x in full.items()}
+    for key in ("predictions", "labels", "weights"):
+        full[key][:, ~mask] = np.nan
+    # Sessions of masked rows alone, and masked rows in the session of key 0, which has real rows.
+    kept["session_id"][:, :2] = full["session_id"][:, np.flatnonzero(mask)[:2]] = 0
+    full["session_id"][:, np.flatnonzero(~mask)[:4]] = 12345
+    metric = metric_of(FACTORIES[name], 3)
+    masked = values_of(metric, [rm.make_batch(**full, mask=mask)])
+    for key, value in values_of(metric, [rm.make_batch(**kept)]).items():
+        check(masked[key], value)
+        assert np.isfinite(value).all()
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_order_of_rows_and_tasks_apart_change_nothing(name):
+    full = arguments()
+    wanted = values_of(metric_of(FACTORIES[name], 3), [rm.make_batch(**full)])
+    order = np.random.default_rng(11).permutation(41)
+    permuted = {key: x[:, order] for key, x in full.items()}
+    for key, value in values_of(metric_of(FACTORIES[name], 3), [rm.make_batch(**permuted)]).items():
+        check(value, wanted[key])
+    for task in range(3):
+        alone = rm.make_batch(**{key: x[task] for key, x in full.items()})
+        for key, value in values_of(metric_of(FACTORIES[name], 1), [alone]).items():
+            np.testing.assert_array_equal(value[0], wanted[key][task])
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_nonfinite_example_makes_its_task_nan(name):
+    full = arguments()
+    full["predictions"][1, 4] = np.nan
+    for key, value in values_of(metric_of(FACTORIES[name], 3), [rm.make_batch(**full)]).items():
+        assert np.isnan(value).tolist() == [False, True, False], key
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_under_scan_vmap_and_shard_map(name):
+    metric = metric_of(FACTORIES[name], 2)
+    batches = [rm.make_batch(**arguments(seed, tasks=2, examples=16)) for seed in range(4)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
+    wanted = metric.compute(functools.reduce(metric.update, batches, metric.init()))
+
+    def step(state, batch):
+        return metric.update(state, batch), None
+
+    scanned, _ = jax.jit(lambda: jax.lax.scan(step, metric.init(), stacked))()
+
+    def sharded(batch):
+        state = metric.update(metric.init(), jax.tree.map(lambda x: x[0], batch))
+        return metric.compute(rm.all_merge(state, "devices"))
+
+    mesh = jax.make_mesh((4,), ("devices",), axis_types=(AxisType.Auto,))
+    spec = jax.P("devices")
+    # The values are those of all devices, which the check of replication cannot tell.
+    mapped = jax.jit(
+        jax.shard_map(
+            lambda batch: jax.tree.map(lambda x: x[None], sharded(batch)),
+            mesh=mesh,
+            in_specs=spec,
+            out_specs=spec,
+        )
+    )(stacked)
+    for key, value in metric.compute(scanned).items():
+        check(value, wanted[key])
+        for device in range(4):
+            check(mapped[key][device], wanted[key])
+
+    by_vmap = jax.vmap(lambda batch: metric.compute(metric.update(metric.init(), batch)))(stacked)
+    for i, batch in enumerate(batches):
+        for key, value in metric.compute(metric.update(metric.init(), batch)).items():
+            check(by_vmap[key][i], value)
+
+
+def test_x64_has_its_own_precision():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(12)
+        p, y, w = rng.random((2, 60)), rng.random((2, 60)), rng.random((2, 60))
+        p[:, ::3] = p[:, :1]
+        sessions = rng.integers(-(2**63), 2**63, 9)[rng.integers(0, 9, (2, 60))]
+        batch = rm.make_batch(p, y, w, session_id=sessions, grouping_keys=sessions)
+        precise = functools.partial(check, rtol=1e-12, atol=0)
+        precise(values_of(rm.xauc(n_tasks=2), [batch])["xauc"], by_task(oracles.xauc, p, y, w))
+        values = values_of(rm.rauc(n_tasks=2, window=60, grouped=True), [batch])
+        precise(values["rauc"], by_task(oracles.rauc, p, y))
+        wanted = by_task(oracles.grouped_rauc, p, y, w, sessions)
+        precise(values["grouped_rauc"], [row[0] for row in wanted])
+        for options in OPTIONS:
+            negative, rest = split_options(options)
+            value = values_of(rm.ndcg(n_tasks=2, **options), [batch])["ndcg"]
+            precise(value, ndcg_of([(p, y, w, sessions)], negative, **rest))
+
+
+def test_ndcg_and_xauc_sort_once_for_both_of_their_sums():
+    batch = rm.make_batch(**arguments(tasks=1))
+    for metric, sorts in ((rm.ndcg(), 6), (rm.ndcg(scale_by_weights_tensor=True), 8)):
+        compiled = jax.jit(metric.update).lower(metric.init(), batch).compile()
+        assert (compiled.as_text() or "").count(" sort(") == sorts
+    metric = rm.xauc()
+    compiled = jax.jit(metric.update).lower(metric.init(), batch).compile()
+    assert (compiled.as_text() or "").count(" sort(") == 4
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (lambda: rm.ndcg(k=-2), "k: expected a whole number of at least -1, got -2"),
+        (lambda: rm.ndcg(k=1.5), "k: expected a whole number"),  # pyright: ignore[reportArgumentType]
+        (
+            lambda: rm.ndcg(is_negative_task_mask=[True, False]),
+            "is_negative_task_mask: expected 1 booleans",
+        ),
+        (
+            lambda: rm.ndcg(n_tasks=2, is_negative_task_mask=[0, 1]),  # pyright: ignore[reportArgumentType]
+            "is_negative_task_mask: expected 2 booleans",
+        ),
+        (lambda: rm.rauc(window=0), "window: expected a whole number of at least 1"),
+        (lambda: rm.rauc(window=9, average="sum"), "average: expected one of"),  # pyright: ignore[reportArgumentType]
+        (
+            lambda: values_of(rm.ndcg(), [rm.make_batch([1], [1])]),
+            "session_id: expected an array of this name",
+        ),
+        (
+            lambda: values_of(rm.xauc(), [rm.make_batch(np.ones((1, 2, 3)), np.ones((1, 2)))]),
+            "predictions: expected shape",
+        ),
+    ],
+)
+def test_misuse_names_the_argument(factory, message):
+    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
+        factory()
