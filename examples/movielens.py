@@ -8,11 +8,16 @@ It shows, in this order,
 - a `recmetrics_jax.collection` updated inside a jitted train step with donated state, and read
   over a sliding window of examples as training goes on;
 - evaluation of the newest 20% of the ratings under ``jax.shard_map`` on four virtual CPU devices
-  (on the real ones where there are several), with a padded last batch and one ``all_merge``;
-- the values of the test split against their definitions in float64 NumPy.
+  (on the real ones where there are several), with padded batches and one ``all_merge``;
+- metrics of order there: AUC, over all ratings and by user, AUPRC, and NDCG by user, with batches
+  that hold whole users;
+- the values of the test split against their definitions in float64 NumPy
+  (``movielens_reference.py``).
 
 Of the test ratings, 85% are by users that training has not seen: the values there show what the
-items alone can tell. The defaults were chosen on the last fifth of the training split.
+items alone can tell. The defaults were chosen on the last fifth of the training split. A user
+with one class of ratings only has no AUC, and is left out of ``grouped_auc``; one without a
+positive rating has an NDCG of 0.
 
 The data is the MovieLens 100K data set of GroupLens (Harper and Konstan, The MovieLens Datasets:
 History and Context, ACM TiiS 5(4), 2015), as the package recbole on PyPI carries it (2 MB, kept in
@@ -24,11 +29,8 @@ import functools
 import math
 import os
 import pathlib
-import subprocess
 import sys
-import tempfile
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 # Read when JAX makes its first array. In front, so that a number set by the user, later, wins.
@@ -42,6 +44,8 @@ import numpy as np
 import optax
 import rich
 from flax import linen as nn
+from movielens_data import HELP, Array, DataError, Ratings, batches, load_ratings, whole_users
+from movielens_reference import reference_values
 from rich.progress import Progress
 from rich.table import Column, Table
 
@@ -49,7 +53,7 @@ import recmetrics_jax as rm
 
 TASKS = {"rating >= 4": 4, "rating == 5": 5}  # the lowest rating that is a positive label
 
-# To add a metric, add it here, and to `reference_values` to have it checked.
+# To add a metric of sums, add it here, and to `reference_values` to have it checked.
 METRICS: dict[str, Callable[..., rm.Metric]] = {
     "ne": functools.partial(rm.ne, logloss=True),
     "calibration": rm.calibration,
@@ -61,32 +65,11 @@ METRICS: dict[str, Callable[..., rm.Metric]] = {
     "recall": rm.recall,
     "weighted_avg": rm.weighted_avg,
 }
-SHOWN_IN_TRAINING = ("ne", "calibration", "accuracy")
+SHOWN_IN_TRAINING = ("ne", "calibration", "accuracy", "auc")
+RANKS = 10  # that count for NDCG
+TOLERANCE = 1e-6  # of the relative difference to NumPy
 
-CACHE = pathlib.Path(__file__).resolve().parent.parent / ".cache" / "ml-100k"
-PACKAGE = "recbole==1.2.1"
-FOLDER_IN_PACKAGE = "recbole/dataset_example/ml-100k/"
-HEADER_LINES = {"u.data": 0, "ml-100k.inter": 1}  # by file name, of GroupLens and of recbole
-HELP = (
-    "Get https://files.grouplens.org/datasets/movielens/ml-100k.zip, unzip it, and name the "
-    "folder: --data ml-100k"
-)
-TOLERANCE = 1e-6
-
-Array = np.ndarray | jax.Array
 Apply = Callable[..., Any]  # of the model: ``apply(params, ratings)`` -> logits, ``float[T, N]``
-
-
-class DataError(Exception):
-    """There is no data to be had."""
-
-
-class Ratings(NamedTuple):
-    """``N`` ratings: all of them, oldest first, or a batch."""
-
-    users: Array  # int32[N], from 0
-    items: Array  # int32[N], from 0
-    ratings: Array  # float32[N], 1 to 5
 
 
 class TrainState(NamedTuple):
@@ -97,74 +80,38 @@ class TrainState(NamedTuple):
     metrics: Any
 
 
-def load_ratings(folder: pathlib.Path | None) -> Ratings:
-    """All ratings, oldest first: of a folder, or else of the cache, filled from PyPI.
-
-    Raises:
-        DataError: if there are none.
-    """
-    if folder is None:
-        folder = CACHE
-        if not folder.exists():
-            download(folder)
-    path = next((folder / name for name in HEADER_LINES if (folder / name).is_file()), None)
-    if path is None:
-        raise DataError(f"no {' or '.join(HEADER_LINES)} in {folder}")
-    try:
-        users, items, ratings, times = np.loadtxt(
-            path, delimiter="\t", skiprows=HEADER_LINES[path.name], usecols=range(4), unpack=True
-        )
-        if not len(times):
-            raise ValueError("it is empty")
-    except ValueError as error:
-        raise DataError(f"{path} does not hold user, item, rating, timestamp: {error}") from error
-    oldest_first = np.argsort(times, kind="stable")
-    users, items = (np.unique(ids, return_inverse=True)[1] for ids in (users, items))
-    return Ratings(
-        users[oldest_first].astype(np.int32),
-        items[oldest_first].astype(np.int32),
-        ratings[oldest_first].astype(np.float32),
-    )
-
-
-def download(folder: pathlib.Path) -> None:
-    """Fetches the package that carries the data, without installing it, and keeps the data."""
-    pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--retries=1"]
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            command = [*pip, "--no-deps", "--only-binary=:all:", f"--dest={scratch}", PACKAGE]
-            subprocess.run(command, check=True, capture_output=True, text=True)
-            (wheel,) = pathlib.Path(scratch).glob("*.whl")
-            with zipfile.ZipFile(wheel) as archive:
-                names = [n for n in archive.namelist() if n.startswith(FOLDER_IN_PACKAGE)]
-                archive.extractall(scratch, names)
-            # In one move: an interrupted run leaves nothing half written behind.
-            pathlib.Path(scratch, FOLDER_IN_PACKAGE).rename(folder)
-    except (OSError, subprocess.CalledProcessError, zipfile.BadZipFile) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        raise DataError(f"{PACKAGE} could not be fetched from PyPI: {reason}") from error
-
-
-def batches(ratings: Ratings, order: np.ndarray, size: int) -> Iterator[tuple[Ratings, np.ndarray]]:
-    """Batches of one size with their masks, ``bool[N]``; the last one is padded."""
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        mask = np.arange(size) < len(rows)
-        rows = np.resize(rows, size)
-        yield Ratings(*(x[rows] for x in ratings)), mask
-
-
 def labels_of(ratings: Ratings) -> jax.Array:
     """``float[T, N]``: 1 where the rating is positive for the task."""
     lowest = jnp.array(list(TASKS.values()), jnp.float32)[:, None]
     return (jnp.asarray(ratings.ratings) >= lowest).astype(jnp.float32)
 
 
-def make_metrics(window: int | None = None) -> rm.Metric:
-    """The metrics of all tasks as one."""
+def training_metrics(window: int) -> rm.Metric:
+    """The metrics of all tasks over a window of examples, as one."""
+    n_tasks = len(TASKS)
     return rm.collection(
-        {name: make(n_tasks=len(TASKS), window=window) for name, make in METRICS.items()}
+        {
+            **{name: make(n_tasks=n_tasks, window=window) for name, make in METRICS.items()},
+            # The examples themselves are kept: an update only stores them, a value sorts them.
+            "auc": rm.auc(n_tasks=n_tasks, window=window),
+        }
+    )
+
+
+def evaluation_metrics(window: int) -> rm.Metric:
+    """The metrics of all tasks over all examples of the test split, as one.
+
+    Args:
+        window: at least the number of examples that one device sees.
+    """
+    n_tasks = len(TASKS)
+    return rm.collection(
+        {
+            **{name: make(n_tasks=n_tasks) for name, make in METRICS.items()},
+            "auc": rm.auc(n_tasks=n_tasks, window=window, grouped=True),
+            "auprc": rm.auprc(n_tasks=n_tasks, window=window),
+            "ndcg": rm.ndcg(n_tasks=n_tasks, k=RANKS, report_ndcg_as_decreasing_curve=False),
+        }
     )
 
 
@@ -214,7 +161,7 @@ def make_train_step(
 
 def train(model: Factorization, ratings: Ratings, options: argparse.Namespace) -> Any:
     """Trains the model, prints windowed values on the way, and returns the parameters."""
-    metrics = make_metrics(options.window)
+    metrics = training_metrics(options.window)
     optimizer = optax.adamw(options.learning_rate, weight_decay=options.weight_decay)
     params = model.init(jax.random.key(options.seed), Ratings(*(x[:1] for x in ratings)))
     state = TrainState(params, optimizer.init(params), metrics.init())
@@ -263,7 +210,10 @@ def make_eval_step(apply: Apply, metrics: rm.Metric, mesh: jax.sharding.Mesh) ->
     def eval_step(states: Any, params: Any, ratings: Ratings, mask: Array) -> tuple[Any, Array]:
         state = jax.tree.map(lambda x: x[0], states)
         predictions = jax.nn.sigmoid(apply(params, ratings))
-        state = metrics.update(state, rm.make_batch(predictions, labels_of(ratings), mask=mask))
+        labels = labels_of(ratings)
+        users = ratings.users  # the groups of AUC, and the sessions of NDCG
+        batch = rm.make_batch(predictions, labels, mask=mask, grouping_keys=users, session_id=users)
+        state = metrics.update(state, batch)
         return jax.tree.map(lambda x: x[None], state), predictions
 
     return eval_step
@@ -285,58 +235,46 @@ def evaluate(
     apply: Apply, params: Any, ratings: Ratings, batch_size: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Values by name, ``float[T]``, and predictions, ``float[T, N]``, of the test split."""
-    metrics = make_metrics()
     # The real devices if there are several, else the virtual ones.
     devices = jax.devices() if jax.device_count() > 1 else jax.devices("cpu")
     mesh = jax.sharding.Mesh(np.array(devices), ("devices",))
     here, everywhere = (jax.NamedSharding(mesh, spec) for spec in (jax.P("devices"), jax.P()))
+
+    # NDCG ranks what one batch, on one device, holds of a user: it must hold all of the user. Other
+    # metrics take batches of any kind, so one pass over such batches does for all of them.
+    parts = whole_users(ratings.users, math.ceil(batch_size / mesh.size))
+    rows, size = parts.ravel(), parts.shape[1] * mesh.size
+    steps = math.ceil(len(rows) / size)
+    # Room for all that one device gets. `all_merge` brings the windows of all devices together, so
+    # AUC, by user too, depends neither on the batches nor on the devices.
+    metrics = evaluation_metrics(window=steps * parts.shape[1])
+
     params = jax.device_put(params, everywhere)
     states = jax.tree.map(lambda x: jnp.stack([x] * mesh.size), metrics.init())
     states = jax.device_put(states, here)
     eval_step = make_eval_step(apply, metrics, mesh)
-
-    size = mesh.size * math.ceil(batch_size / mesh.size)
     predictions = []
-    for batch, mask in batches(ratings, np.arange(len(ratings.users)), size):
+    for batch, mask in batches(ratings, rows, size):
         batch, mask = jax.device_put((batch, mask), here)
         states, of_batch = eval_step(states, params, batch, mask)
         predictions.append(of_batch)
     values = make_merged_values(metrics, mesh)(states)
-    print(f"{len(predictions)} test batches of {size} on {mesh.size} {devices[0].platform} devices")
+    print(f"{steps} test batches of {size} on {mesh.size} {devices[0].platform} devices")
+    # In order of rows, padding comes first; what is left are the ratings as they were given.
+    as_given = np.argsort(rows)[-len(ratings.users) :]
     return (
-        {name.split("/lifetime_")[-1]: np.asarray(value) for name, value in values.items()},
-        np.concatenate(predictions, axis=1)[:, : len(ratings.users)],
+        {name.split("/")[-1].split("_", 1)[-1]: np.asarray(x) for name, x in values.items()},
+        np.concatenate(predictions, axis=1)[:, as_given],
     )
-
-
-def reference_values(p: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """The values by definition, of predictions and labels ``float64[T, N]``."""
-    log_p, log_q = (np.log2(np.clip(x, 1e-12, 1 - 1e-12)) for x in (p, 1 - p))
-    logloss = -np.mean(y * log_p + (1 - y) * log_q, axis=1)
-    ctr = np.mean(y, axis=1)
-    mse = np.mean((y - p) ** 2, axis=1)
-    predicted = p >= 0.5
-    hits = np.sum(predicted * y, axis=1)
-    return {
-        "ne": logloss / -(ctr * np.log2(ctr) + (1 - ctr) * np.log2(1 - ctr)),
-        "logloss": logloss,
-        "calibration": np.sum(p, axis=1) / np.sum(y, axis=1),
-        "ctr": ctr,
-        "accuracy": np.mean(predicted == y, axis=1),
-        "mse": mse,
-        "rmse": np.sqrt(mse),
-        "mae": np.mean(np.abs(y - p), axis=1),
-        "precision": hits / np.sum(predicted, axis=1),
-        "recall": hits / np.sum(y, axis=1),
-        "weighted_avg": np.mean(p, axis=1),
-    }
 
 
 def print_table(values: Mapping[str, np.ndarray]) -> None:
     """A row for each value, a column for each task."""
     table = Table("test split", *(Column(task, justify="right") for task in TASKS))
     for name, value in values.items():
-        table.add_row(name, *(f"{x:.6f}" for x in value))
+        digits = 0 if name.endswith("_groups") else 6
+        label = f"{name}@{RANKS}" if name == "ndcg" else name
+        table.add_row(label, *(f"{x:.{digits}f}" for x in value))
     rich.print(table)
 
 
@@ -346,7 +284,8 @@ def largest_difference(
     """The largest relative difference to NumPy; NaN if a value is undefined on one side only."""
     labels = np.asarray(labels_of(ratings), np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        expected = reference_values(predictions.astype(np.float64), labels)
+        users = np.asarray(ratings.users)
+        expected = reference_values(predictions.astype(np.float64), labels, users, RANKS)
         a, b = (np.stack([x[name] for name in expected]) for x in (values, expected))
         is_same = (a == b) | (np.isnan(a) & np.isnan(b))
         return float(np.max(np.where(is_same, 0.0, np.abs(a - b) / np.abs(b))))
@@ -359,7 +298,12 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=pathlib.Path, help="an ml-100k folder; None: from PyPI")
     parser.add_argument("--epochs", type=int, default=3, help="passes over the training split")
-    parser.add_argument("--batch-size", type=int, default=512, help="examples in a step")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=512,
+        help="examples in a step; to test, enough for any user",
+    )
     parser.add_argument("--window", type=int, default=10_000, help="examples in the window")
     parser.add_argument("--print-every", type=int, default=50, help="steps between prints")
     parser.add_argument("--learning-rate", type=float, default=0.02, help="of AdamW")

@@ -147,14 +147,15 @@ def grouped_data():
     return p, rng.random((1, 80)) < 0.4, rng.integers(0, 9, (1, 80)).astype(np.int32)
 
 
-def test_all_merge_and_sharded_jit_give_the_exact_area_of_all_devices():
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_all_merge_and_sharded_jit_give_the_exact_area_of_all_devices(axis_type):
     p, y, users = grouped_data()
     metric = rm.auc(window=80, grouped=True)
     wanted = metric.compute(metric.update(metric.init(), rm.make_batch(p, y, grouping_keys=users)))
     np.testing.assert_allclose(
         wanted["window_auc"], [oracles.auc(p[0].astype(float), y[0], np.ones(80))], rtol=1e-6
     )
-    mesh = jax.make_mesh((DEVICES,), ("devices",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((DEVICES,), ("devices",), axis_types=(axis_type,))
 
     @jax.jit
     @functools.partial(
@@ -243,7 +244,7 @@ def test_binned_areas_keep_their_bound(name):
 
 def test_binned_areas_merge_and_share_their_histogram():
     metrics = rm.collection({"auc": rm.binned_auc(bins=256), "auprc": rm.binned_auprc(bins=256)})
-    assert metrics.init().lifetime.parts.shape == (3, 1, 2 * 256 + 1)
+    assert [x.recent.shape for x in metrics.init().histograms] == [(2, 1, 2 * 256)]
     rng = np.random.default_rng(7)
     p, y, w = rng.random(900), rng.random(900) < 0.3, rng.random(900)
     states = [
@@ -253,6 +254,43 @@ def test_binned_areas_merge_and_share_their_histogram():
     whole = metrics.compute(metrics.update(metrics.init(), rm.make_batch(p, y, w)))
     for key, value in whole.items():
         np.testing.assert_allclose(merged[key], value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1 << 13, 1 << 17])
+@pytest.mark.parametrize("weight", [0.1, 1 / 3, 100.0])
+def test_histogram_keeps_what_plain_floats_lose(size, weight):
+    """In float32 the sums below are off by 1e-4 and more."""
+    metric, updates = rm.binned_auc(bins=256), 200
+    step = jax.jit(metric.update, donate_argnums=0)
+    batch = rm.make_batch(np.full(size, 0.7), np.arange(size) % 2, np.full(size, weight))
+    state = metric.init()
+    pointer = state.histograms[0].recent.unsafe_buffer_pointer()
+    for _ in range(updates):
+        state = step(state, batch)
+        assert state.histograms[0].recent.unsafe_buffer_pointer() == pointer
+    with jax.enable_x64(True):
+        total = np.sum(state.histograms[0].read())
+    exact = size * updates * float(np.float32(weight))
+    np.testing.assert_allclose(total, exact, rtol=0 if weight == 100 else 3e-6)
+
+
+def test_histogram_takes_weights_of_any_size():
+    rng = np.random.default_rng(8)
+    metric, total = rm.binned_auc(bins=256), 0.0
+    state = metric.init()
+    for exponent in (0, -20, 12, 3, -8):
+        weights = (rng.random(500) * 2.0**exponent).astype(np.float32)
+        state = metric.update(state, rm.make_batch(np.full(500, 0.3), np.ones(500), weights))
+        total += float(np.sum(weights, dtype=np.float64))
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(np.sum(state.histograms[0].read()), total, rtol=1e-7)
+
+
+def test_undefined_does_not_hide_a_nonfinite_example():
+    batch = rm.make_batch([0.5, np.nan], [1, 1])
+    for metric in (rm.auc(window=5, undefined=0.5), rm.binned_auc(undefined=0.5)):
+        assert np.isnan(value_of(metric, batch))
+        assert value_of(metric, rm.make_batch([0.5, 0.4], [1, 1])) == 0.5
 
 
 factories: Any = rm

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, arrays, metric_of, nine
+from cases import CASES, arrays, batch_of, metric_of, nine
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -41,25 +41,25 @@ def by_device(x):
     return jnp.asarray(np.moveaxis(x, 2, 0))
 
 
-def run(metric, state, p, y, w, mask):
+def run(case, metric, state, p, y, w, mask):
     for step in range(STEPS):
-        state = metric.update(state, rm.make_batch(p[step], y[step], w[step], mask=mask[step]))
+        state = metric.update(state, batch_of(case, p[step], y[step], w[step], mask[step]))
     return state
 
 
-def one_device(metric, arrays_):
-    return jax.jit(lambda *x: metric.compute(run(metric, metric.init(), *x)))(*arrays_)
+def one_device(case, metric, arrays_):
+    return jax.jit(lambda *x: metric.compute(run(case, metric, metric.init(), *x)))(*arrays_)
 
 
-def pmap(metric, arrays_):
+def pmap(case, metric, arrays_):
     @functools.partial(jax.pmap, axis_name="devices")
     def values(*x):
-        return metric.compute(rm.all_merge(run(metric, metric.init(), *x), "devices"))
+        return metric.compute(rm.all_merge(run(case, metric, metric.init(), *x), "devices"))
 
     return jax.tree.map(lambda x: x[0], values(*map(by_device, arrays_)))
 
 
-def shard_map(metric, arrays_, check_vma=True):
+def shard_map(case, metric, arrays_, check_vma=True):
     mesh = jax.make_mesh((DEVICES,), ("devices",), axis_types=(AxisType.Auto,))
 
     @jax.jit
@@ -67,31 +67,32 @@ def shard_map(metric, arrays_, check_vma=True):
         jax.shard_map, mesh=mesh, in_specs=P("devices"), out_specs=P(), check_vma=check_vma
     )
     def values(*x):
-        state = run(metric, metric.init(), *(part[0] for part in x))
+        state = run(case, metric, metric.init(), *(part[0] for part in x))
         return metric.compute(rm.all_merge(state, "devices"))
 
     return values(*map(by_device, arrays_))
 
 
-def sharded_jit(metric, arrays_, axis_type=AxisType.Auto):
+def sharded_jit(case, metric, arrays_, axis_type=AxisType.Auto):
     mesh = jax.make_mesh((DEVICES,), ("devices",), axis_types=(axis_type,))
     sharding = NamedSharding(mesh, P(None, None, "devices"))
     with jax.set_mesh(mesh):
-        return one_device(metric, [jax.device_put(x, sharding) for x in arrays_])
+        return one_device(case, metric, [jax.device_put(x, sharding) for x in arrays_])
 
 
-def explicit_jit(metric, arrays_):
-    return sharded_jit(metric, arrays_, AxisType.Explicit)
+def explicit_jit(case, metric, arrays_):
+    return sharded_jit(case, metric, arrays_, AxisType.Explicit)
 
 
-def device_states(metric, arrays_):
-    update = jax.jit(functools.partial(run, metric))
+def device_states(case, metric, arrays_):
+    update = jax.jit(functools.partial(run, case, metric))
     parts = list(map(by_device, arrays_))
     return [update(metric.init(), *(x[device] for x in parts)) for device in range(DEVICES)]
 
 
-def host_fold(metric, arrays_):
-    return metric.compute(functools.reduce(metric.merge, device_states(metric, arrays_)))
+def host_fold(case, metric, arrays_):
+    states = device_states(case, metric, arrays_)
+    return metric.compute(functools.reduce(metric.merge, states))
 
 
 ROUTES = [pmap, shard_map, sharded_jit, explicit_jit, host_fold]
@@ -100,7 +101,7 @@ ROUTES = [pmap, shard_map, sharded_jit, explicit_jit, host_fold]
 @functools.cache
 def on_one_device(name):
     case, metric = METRICS[name]
-    return one_device(metric, stream(case))
+    return one_device(case, metric, stream(case))
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.__name__)
@@ -108,10 +109,27 @@ def on_one_device(name):
 def test_route_gives_what_one_device_gives(name, route):
     case, metric = METRICS[name]
     wanted = on_one_device(name)
-    values = route(metric, stream(case))
+    values = route(case, metric, stream(case))
     assert values.keys() == wanted.keys()
     for key, value in wanted.items():
         np.testing.assert_allclose(values[key], value, rtol=1e-6, atol=1e-9, err_msg=key)
+
+
+PER_BATCH = {
+    case.name: (case, metric_of(case, window=WINDOW))
+    for case in CASES
+    if not case.is_sum or case.share is not None
+}
+
+
+@pytest.mark.parametrize("route", [sharded_jit, explicit_jit], ids=lambda route: route.__name__)
+@pytest.mark.parametrize("name", PER_BATCH)
+def test_sharded_examples_are_one_batch(name, route):
+    """For metrics of the examples themselves, or of their pairs and sessions in a batch."""
+    case, metric = PER_BATCH[name]
+    wanted = one_device(case, metric, stream(case))
+    for key, value in route(case, metric, stream(case)).items():
+        np.testing.assert_allclose(value, wanted[key], rtol=1e-6, atol=1e-9, err_msg=key)
 
 
 def test_window_on_many_devices_is_not_the_lifetime():
@@ -137,7 +155,7 @@ def test_samples_of_all_devices_come_together(route):
         for task in range(2):
             seen = p[:, task, here][mask[:, task, here]]
             wanted[task] += seen[-20:].sum()
-    np.testing.assert_array_equal(route(metric, (p, y, w, mask))["window_sum"], wanted)
+    np.testing.assert_array_equal(route(case, metric, (p, y, w, mask))["window_sum"], wanted)
 
 
 def test_samples_go_on_after_a_merge():

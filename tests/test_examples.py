@@ -1,6 +1,6 @@
 """The examples run as a user runs them, and give what they promise."""
 
-import importlib.util
+import importlib
 import os
 import pathlib
 import re
@@ -28,22 +28,11 @@ def run(script, *arguments, xla_flags=""):
 
 @pytest.fixture
 def load(monkeypatch):
-    """An example as a module."""
-    # The MovieLens example adds to it when it is imported; this is restored afterwards.
-    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
-
-    def load(name):
-        if name == "movielens":
-            for package in ("flax", "optax", "rich"):
-                pytest.importorskip(package)
-        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+    """An example, or what it imports from its folder, as a module."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    yield importlib.import_module
+    for path in EXAMPLES.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 def ratings(count=3001, users=300, items=200):
@@ -68,17 +57,28 @@ def test_movielens_trains_evaluates_and_agrees_with_numpy(tmp_path, xla_flags, d
     for package in ("flax", "optax", "rich"):
         pytest.importorskip(package)
     options = ("--epochs=2", "--batch-size=256", "--window=1000", "--print-every=5")
-    folder = write(tmp_path, ratings())
+    rows = ratings()
+    folder = write(tmp_path, rows)
     result = run("movielens.py", "--data", folder, *options, xla_flags=xla_flags)
     assert result.returncode == 0, result.stderr
-    assert re.search(r"step +20 +ne \d\.\d{3} \d\.\d{3} ", result.stdout)
-    # 600 ratings: the last batch is mostly padding.
+    assert re.search(r"step +20 +ne \d\.\d{3} \d\.\d{3} .* auc 0\.\d{3} 0\.\d{3}", result.stdout)
+    # 600 ratings: in the last batch some devices get nothing but padding.
     assert f"3 test batches of 256 on {devices} cpu devices" in result.stdout
     header = re.search(r"test split.*", result.stdout)
     assert header is not None
     assert "rating >= 4" in header.group()
     assert "rating == 5" in header.group()
-    assert re.search(r"\bne\b\W+\d\.\d{6}\W+\d\.\d{6}\b", result.stdout)
+    for name in ("ne", "auc", "grouped_auc", "auprc", "ndcg@10"):
+        assert re.search(rf"\b{name}\b\W+\d\.\d{{6}}\W+\d\.\d{{6}}\b", result.stdout), name
+    users = len(np.unique(rows[np.argsort(rows[:, 3])][-600:, 0]))
+    averaged, undefined = (
+        re.search(rf"\b{name} +\W (.*)", result.stdout)
+        for name in ("grouped_auc_groups", "grouped_auc_undefined_groups")
+    )
+    assert averaged is not None
+    assert undefined is not None
+    counts = [[int(n) for n in re.findall(r"\d+", row.group(1))] for row in (averaged, undefined)]
+    assert np.sum(counts, axis=0).tolist() == [users, users]
     difference = re.search(r"largest relative difference to float64 NumPy: (\S+)", result.stdout)
     assert difference is not None
     assert float(difference.group(1)) <= 1e-6
@@ -95,33 +95,31 @@ def test_movielens_says_what_to_do_where_there_is_no_data(tmp_path):
 
 
 def test_movielens_says_so_where_the_data_cannot_be_fetched(tmp_path, load, monkeypatch):
-    movielens = load("movielens")
-    monkeypatch.setattr(movielens, "CACHE", tmp_path / "cache" / "ml-100k")
+    data = load("movielens_data")
+    monkeypatch.setattr(data, "CACHE", tmp_path / "cache" / "ml-100k")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(
-        movielens.DataError, match=r"recbole==1\.2\.1 could not be fetched from PyPI"
-    ):
-        movielens.load_ratings(None)
+    with pytest.raises(data.DataError, match=r"recbole==1\.2\.1 could not be fetched from PyPI"):
+        data.load_ratings(None)
     assert not list((tmp_path / "cache").iterdir())
 
 
 def test_movielens_refuses_a_file_of_something_else(tmp_path, load):
     (tmp_path / "u.data").write_text("<html>\n")
-    movielens = load("movielens")
-    with pytest.raises(movielens.DataError, match="does not hold user, item, rating, timestamp"):
-        movielens.load_ratings(tmp_path)
+    data = load("movielens_data")
+    with pytest.raises(data.DataError, match="does not hold user, item, rating, timestamp"):
+        data.load_ratings(tmp_path)
 
 
 def test_movielens_reads_both_layouts_oldest_first(tmp_path, load):
-    movielens = load("movielens")
+    data = load("movielens_data")
     rows = ratings(count=50)
     header = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
     (tmp_path / "recbole").mkdir()
     path = tmp_path / "recbole" / "ml-100k.inter"
     np.savetxt(path, rows, fmt="%d", delimiter="\t", header=header, comments="")
 
-    of_grouplens = movielens.load_ratings(write(tmp_path, rows))
-    of_recbole = movielens.load_ratings(tmp_path / "recbole")
+    of_grouplens = data.load_ratings(write(tmp_path, rows))
+    of_recbole = data.load_ratings(tmp_path / "recbole")
     oldest_first = rows[np.argsort(rows[:, 3])]
     np.testing.assert_array_equal(of_grouplens.ratings, oldest_first[:, 2])
     for column, ids in enumerate((of_grouplens.users, of_grouplens.items)):
@@ -130,6 +128,55 @@ def test_movielens_reads_both_layouts_oldest_first(tmp_path, load):
         )
     for a, b in zip(of_grouplens, of_recbole, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("size", [1, 40, 1000])
+def test_movielens_parts_hold_whole_users(load, size):
+    data = load("movielens_data")
+    users = np.random.default_rng(0).geometric(0.05, 500)
+    parts = data.whole_users(users, size)
+    assert parts.shape[1] == max(size, np.bincount(users).max())
+    rows = parts[parts != data.PADDING]
+    np.testing.assert_array_equal(np.sort(rows), np.arange(500))
+    users_of_parts = [np.unique(users[part[part != data.PADDING]]) for part in parts]
+    assert sum(map(len, users_of_parts)) == len(np.unique(users))
+
+
+def test_movielens_batches_mask_padding(load):
+    data = load("movielens_data")
+    column = np.arange(10)
+    rows = np.array([3, data.PADDING, 9, 1, 0])
+    batches = list(data.batches(data.Ratings(column, column, column), rows, 3))
+    assert [mask.tolist() for _, mask in batches] == [[True, False, True], [True, True, False]]
+    assert [batch.users[mask].tolist() for batch, mask in batches] == [[3, 9], [1, 0]]
+
+
+def test_movielens_reference_agrees_with_scikit_learn(load):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    reference = load("movielens_reference")
+    rng = np.random.default_rng(0)
+    for count in (2, 9, 10, 11, 200):
+        p = rng.integers(0, 8, count) / 8  # with ties
+        y = rng.permutation(np.arange(count) % 2).astype(float)
+        ours = [reference.auc(p, y), reference.average_precision(p, y), reference.ndcg(p, y, k=10)]
+        theirs = [
+            sklearn.roc_auc_score(y, p),
+            sklearn.average_precision_score(y, p),
+            sklearn.ndcg_score(y[None], p[None], k=10),
+        ]
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_movielens_reference_averages_users_with_both_classes(load):
+    reference = load("movielens_reference")
+    users = np.array([7, 8, 7, 7, 8, 9])
+    p = np.array([[0.9, 0.2, 0.5, 0.5, 0.4, 0.5]])
+    y = np.array([[1.0, 0.0, 1.0, 0.0, 0.0, 1.0]])
+    values = reference.reference_values(p, y, users, k=1)
+    assert values["grouped_auc"].tolist() == [0.75]
+    assert values["grouped_auc_groups"].tolist() == [1]
+    assert values["grouped_auc_undefined_groups"].tolist() == [2]
+    np.testing.assert_allclose(values["ndcg"], [2 / 3])  # 1, 0 without a positive, 1
 
 
 def test_custom_metric_prints_its_values_and_keeps_the_laws():

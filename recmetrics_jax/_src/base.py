@@ -43,6 +43,23 @@ class Batch(NamedTuple):
         return words[..., 0], words[..., 1]
 
 
+def gathered(batch: Batch) -> Batch:
+    """A batch with all its examples on every device, for what depends on their order.
+
+    Arrays whose sharding is part of their type, as they are on a mesh of explicit axes, want to be
+    told so; elsewhere the compiler sees to it.
+    """
+
+    def gather(x: jax.Array) -> jax.Array:
+        sharding = jax.typeof(x).sharding
+        if not any(sharding.spec):
+            return x
+        everywhere = jax.P(*(None for _ in sharding.spec))
+        return jax.sharding.reshard(x, jax.NamedSharding(sharding.mesh, everywhere))
+
+    return jax.tree.map(gather, batch)
+
+
 class Metric(NamedTuple):
     """A metric as four pure functions over a state; the caller jits, maps and shards them."""
 

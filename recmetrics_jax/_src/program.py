@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src import accumulators
-from recmetrics_jax._src.accumulators import Samples, Sum, Window
-from recmetrics_jax._src.base import Batch, Metric, State, Values
-from recmetrics_jax._src.terms import EXAMPLES, Term
+from recmetrics_jax._src.accumulators import Histogram, Samples, Sum, Window
+from recmetrics_jax._src.base import Batch, Metric, State, Values, gathered
+from recmetrics_jax._src.terms import EXAMPLES, BinnedTerm, Term
 
 ValuesOf = Callable[[Any], Mapping[str, jax.Array]]
 
@@ -51,6 +51,7 @@ class MetricState(NamedTuple):
     """The state of a `Program`: a pytree of arrays, opaque to users."""
 
     lifetime: Sum
+    histograms: tuple[Histogram, ...]
     windows: tuple[Window, ...]
     samples: tuple[Samples, ...]
     others: dict[str, State]
@@ -69,10 +70,15 @@ class Columns:
         self.starts[EXAMPLES] = self.size
         self.size += 1
 
-    def unpack(self, packed: jax.Array, terms: Any) -> Any:
-        """The tree ``terms`` with each term replaced by its sums, ``[T, *shape]``."""
+    def unpack(self, packed: jax.Array, terms: Any, apart: Mapping[Term, jax.Array]) -> Any:
+        """The tree ``terms`` with each term replaced by its sums, ``[T, *shape]``.
+
+        Those of terms in ``apart`` are there, ``[T, size]``, and not packed.
+        """
 
         def sums(term: Term) -> jax.Array:
+            if term in apart:
+                return apart[term].reshape(-1, *term.shape)
             start = self.starts[term]
             return packed[:, start : start + term.size].reshape(-1, *term.shape)
 
@@ -132,8 +138,25 @@ class Program:
         return tuple(names)
 
     @functools.cached_property
+    def _terms(self) -> tuple[Term, ...]:
+        """All distinct terms."""
+        return tuple(dict.fromkeys(t for member in self.sums for t in member.distinct_terms()))
+
+    @functools.cached_property
+    def _histograms(self) -> tuple[BinnedTerm, ...]:
+        """The terms whose lifetime sums are histograms."""
+        return tuple(term for term in self._terms if isinstance(term, BinnedTerm))
+
+    @functools.cached_property
     def _columns(self) -> Columns:
-        return Columns(term for member in self.sums for term in member.distinct_terms())
+        """The columns of the lifetime sums."""
+        return Columns(term for term in self._terms if not isinstance(term, BinnedTerm))
+
+    @functools.cached_property
+    def _statistics(self) -> Columns:
+        """The columns of what an update is reduced to, for the lifetime and for windows."""
+        of_windows = (term for columns in self._windows.values() for term in columns.starts)
+        return Columns((*self._columns.starts, *of_windows))
 
     @functools.cached_property
     def _windows(self) -> dict[tuple[int, int], Columns]:
@@ -161,6 +184,7 @@ class Program:
         """The state before any example."""
         return MetricState(
             Sum.empty(self.n_tasks, self._columns.size),
+            tuple(Histogram.empty(self.n_tasks, term.size) for term in self._histograms),
             tuple(
                 Window.empty(self.n_tasks, columns.size, slots)
                 for (_, slots), columns in self._windows.items()
@@ -176,21 +200,33 @@ class Program:
         """The state after one more batch."""
         state = self._checked("state", state)
         self._check_batch(state, batch)
-        terms = {term: term.evaluate(batch) for term in self._columns.starts}
+        # What depends on the order of examples, or keeps them, needs them all.
+        together = gathered(batch)
+        terms = {
+            term: term.evaluate(together if term.is_summed else batch)
+            for term in self._statistics.starts
+        }
         poisoned = jnp.any(batch.nonfinite & batch.mask, axis=1, keepdims=True)
+        histograms = tuple(
+            histogram.add(index, jnp.where(poisoned, jnp.nan, weights))
+            for histogram, (index, weights) in zip(
+                state.histograms, (term.scatter(together) for term in self._histograms), strict=True
+            )
+        )
         with jax.enable_x64(True):
             statistics = _reduce(terms, poisoned)
-            lifetime = state.lifetime.add(statistics)
+            lifetime = state.lifetime.add(self._statistics.select(statistics, self._columns))
             windows = tuple(
-                window.push(self._columns.select(statistics, columns), limit)
+                window.push(self._statistics.select(statistics, columns), limit)
                 for window, ((limit, _), columns) in zip(
                     state.windows, self._windows.items(), strict=True
                 )
             )
         return MetricState(
             lifetime,
+            histograms,
             windows,
-            tuple(samples.push(batch) for samples in state.samples),
+            tuple(samples.push(together) for samples in state.samples),
             {
                 name: metric.update(state.others[name], batch)
                 for name, metric in self.others.items()
@@ -214,16 +250,20 @@ class Program:
         dtype = state.lifetime.parts.dtype
         with jax.enable_x64(True):
             lifetime = state.lifetime.read()
+            histograms: dict[Term, jax.Array] = {
+                term: histogram.read()
+                for term, histogram in zip(self._histograms, state.histograms, strict=True)
+            }
             windows = {
                 key: window.read(key[0])
                 for key, window in zip(self._windows, state.windows, strict=True)
             }
             for member in self.sums:
-                sums = self._columns.unpack(lifetime, member.terms)
+                sums = self._columns.unpack(lifetime, member.terms, histograms)
                 _put(values, f"{member.prefix}lifetime_", member.values(sums), dtype)
                 if member.window is not None:
                     columns = self._windows[member.window]
-                    sums = columns.unpack(windows[member.window], member.terms)
+                    sums = columns.unpack(windows[member.window], member.terms, {})
                     _put(values, f"{member.prefix}window_", member.values(sums), dtype)
             for member in self.samples:
                 group = list(self._sample_keys).index((member.window, member.classes))
@@ -247,7 +287,7 @@ class Program:
                 f"got {jax.tree.structure(state)}"
             )
         # The capacity of `samples` grows when states are merged: their shapes may differ.
-        for field in ("lifetime", "windows"):
+        for field in ("lifetime", "histograms", "windows"):
             shapes = [
                 [jnp.shape(leaf) for leaf in jax.tree.leaves(getattr(tree, field))]
                 for tree in (self._template, state)
@@ -272,7 +312,7 @@ class Program:
                 f"{batch.weights.dtype}; was x64 switched after init()?"
             )
         for key in (
-            *(key for term in self._columns.starts for key in term.keys),
+            *(key for term in self._terms for key in term.keys),
             *(key for keys in self._sample_keys.values() for key in keys),
         ):
             if key not in batch.keys:

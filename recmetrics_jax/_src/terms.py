@@ -76,6 +76,31 @@ class Term:
         return jnp.where(mask, terms, jnp.zeros_like(terms))
 
 
+@dataclasses.dataclass(frozen=True)
+class BinnedTerm(Term):
+    """A term whose examples each count in one of many bins, with ``shape`` ``(C, bins)``.
+
+    ``function(batch, *options)`` gives the bins of the examples, ``int32[T, N]``, and what they
+    count there, ``float[T, N, C]``. Over the lifetime, an update costs no more than its examples.
+    """
+
+    def evaluate(self, batch: Batch) -> jax.Array:
+        """The sums by bin, ``float64[T, C, bins]``."""
+        n_tasks = batch.mask.shape[0]
+        with jax.enable_x64(True):
+            index, weights = self.scatter(batch)
+            tasks = jnp.arange(n_tasks, dtype=jnp.int32)[:, None]
+            empty = jnp.zeros((n_tasks, self.size))
+            return empty.at[tasks, index].add(weights.astype(empty.dtype)).reshape(-1, *self.shape)
+
+    def scatter(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Where in the ``size`` sums examples count, and what: ``int32`` and ``float[T, C N]``."""
+        index, weights = self.function(batch, *self.options)
+        counts, bins = self.shape
+        index = jnp.concatenate([index + jnp.int32(bins * i) for i in range(counts)], axis=1)
+        return index, jnp.concatenate([weights[..., i] for i in range(counts)], axis=1)
+
+
 def scores(batch: Batch) -> jax.Array:
     """The predictions as one score per example.
 

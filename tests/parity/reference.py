@@ -6,6 +6,7 @@ Importing this module skips the importing one where torchrec is not installed.
 import importlib
 import importlib.util
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,11 @@ CLASSES = {
     "recall": "RecallMetric",
     "weighted_avg": "WeightedAvgMetric",
     "multiclass_recall": "MulticlassRecallMetric",
+    "auc": "AUCMetric",
+    "auprc": "AUPRCMetric",
+    "rauc": "RAUCMetric",
+    "xauc": "XAUCMetric",
+    "ndcg": "NDCGMetric",
 }
 
 # The packages warn on import (of deprecated modules of their own); the project's tests do not.
@@ -54,6 +60,7 @@ class Reference:
         batch_size: int = 1,
         fused: bool = False,
         dtype: str = "float64",
+        is_negative: Sequence[bool] = (),
         **options: Any,
     ):
         mode = "FUSED_TASKS_COMPUTATION" if fused else "UNFUSED_TASKS_COMPUTATION"
@@ -63,25 +70,32 @@ class Reference:
             world_size=1,
             my_rank=0,
             batch_size=batch_size,
-            tasks=[config.RecTaskInfo(name=task) for task in self.tasks],
+            tasks=[
+                config.RecTaskInfo(name=task, is_negative_task=negative)
+                for task, negative in zip(self.tasks, is_negative or [False] * n_tasks, strict=True)
+            ],
             compute_mode=config.RecComputeMode[mode],
             window_size=window,
             **options,
         )
 
-    def update(self, predictions: Any, labels: Any, weights: Any) -> None:
-        """One update with an array for each task; weights may be None."""
+    def update(self, predictions: Any, labels: Any, weights: Any, **keys: Any) -> None:
+        """One update with an array for each task, and keys for all; weights may be None."""
 
         def by_task(arrays: Any) -> Any:
             # Copies: the reference clamps predictions in place.
             tensors = (torch.tensor(x, dtype=self.dtype) for x in arrays)
             return dict(zip(self.tasks, tensors, strict=True))
 
-        self.metric.update(
-            predictions=by_task(predictions),
-            labels=by_task(labels),
-            weights=None if weights is None else by_task(weights),
-        )
+        required = {name: torch.tensor(key) for name, key in keys.items()}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+            self.metric.update(
+                predictions=by_task(predictions),
+                labels=by_task(labels),
+                weights=None if weights is None else by_task(weights),
+                **({"required_inputs": required} if keys else {}),
+            )
 
     def compute(self) -> dict[str, np.ndarray]:
         """The values, ``[T]`` or ``[T, C]``, by the names that they have here too."""

@@ -52,6 +52,11 @@ def reals(rng, size):
     return multiples(3 * rng.normal(size=size) + 1, 10)
 
 
+def coarse_reals(rng, size):
+    """Many of them equal."""
+    return multiples(2 * rng.normal(size=size), 1)
+
+
 def scores(rng, size):
     return rng.normal(size=(size, N_CLASSES))
 
@@ -137,6 +142,8 @@ CASES = [
         weight_bits=8,  # the reference sums hits in float32
         weights_may_be_none=False,
     ),
+    # Sums of products of weights are exact too.
+    Case("xauc", rm.xauc, coarse_reals, (real_labels, clicks), weight_bits=8),
 ]
 
 WEIGHTS = {
@@ -148,24 +155,24 @@ WEIGHTS = {
 
 
 class Stream(NamedTuple):
-    """Updates, each a triple of predictions, labels and weights with one array for each task."""
+    """Updates of predictions, labels, weights and maybe keys, with one array for each task."""
 
-    updates: list[tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]]
+    updates: list[tuple[list[np.ndarray], ...]]
     has_weights: bool
 
 
-def stream_of(rng, case, n_tasks, *, count, largest, ragged):
+def stream_of(rng, case, n_tasks, *, count, largest, ragged, smallest=1):
     """A random stream of ``count`` updates.
 
-    Updates have at most ``largest`` examples; where ``ragged``, each task a number of its own, or
-    none.
+    Updates have ``smallest`` to ``largest`` examples; where ``ragged``, each task a number of its
+    own, or none.
     """
     pattern = rng.choice(list(WEIGHTS))
     label = case.labels[rng.integers(len(case.labels))]
     rates = rng.choice([0.02, 0.1, 0.3, 0.9], n_tasks)
 
     def update():
-        sizes = rng.integers(0 if ragged else 1, largest + 1, n_tasks)
+        sizes = rng.integers(0 if ragged else smallest, largest + 1, n_tasks)
         sizes = sizes if ragged else np.repeat(sizes[0], n_tasks)
         weights = [multiples(WEIGHTS[pattern](rng, size), case.weight_bits) for size in sizes]
         labels = [label(rng, *of_task) for of_task in zip(sizes, rates, strict=True)]
@@ -177,16 +184,15 @@ def stream_of(rng, case, n_tasks, *, count, largest, ragged):
 def padded(rng, stream, *, count, largest):
     """The stream as arrays ``[count, T, largest, ...]``, and which of the ``count`` are updates.
 
-    Updates, and examples in them, lie scattered between masked ones, which hold NaN.
+    Updates, and examples in them, lie in order, scattered between masked ones, which hold NaN.
     """
     steps = np.sort(rng.choice(count, len(stream.updates), replace=False))
     shape = (count, len(stream.updates[0][0]), largest)
-    columns = stream.updates[0][0][0].shape[1:]
-    arrays = [np.full((*shape, *rest), np.nan) for rest in (columns, (), ())]
+    arrays = [np.full((*shape, *of_tasks[0].shape[1:]), np.nan) for of_tasks in stream.updates[0]]
     mask = np.zeros(shape, bool)
     for step, update in zip(steps, stream.updates, strict=True):
         for task, of_task in enumerate(zip(*update, strict=True)):
-            rows = rng.choice(largest, len(of_task[1]), replace=False)
+            rows = np.sort(rng.choice(largest, len(of_task[1]), replace=False))
             mask[step, task, rows] = True
             for array, new in zip(arrays, of_task, strict=True):
                 array[step, task, rows] = new

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from recmetrics_jax._src import curves, segments
 from recmetrics_jax._src.base import Batch, Metric, Values
 from recmetrics_jax._src.build import check_at_least, sum_metric
-from recmetrics_jax._src.metrics.area import weights_of_classes
-from recmetrics_jax._src.terms import Term, scores
+from recmetrics_jax._src.terms import BinnedTerm, Term, scores
 
 X = TypeVar("X")
 
@@ -26,22 +25,18 @@ class HistogramSums(NamedTuple, Generic[X]):
     histogram: X
 
 
-def histogram(batch: Batch, bins: int) -> jax.Array:
-    """``w y`` and ``w (1 - y)`` summed by bin; a bin is what scores share in their upper bits."""
+def histogram(batch: Batch, bins: int) -> tuple[jax.Array, jax.Array]:
+    """The bin of each example, what scores share in their upper bits; ``w y`` and ``w (1 - y)``."""
     (word,) = segments.words_of(scores(batch).astype(jnp.float32))
     bits = (bins - 1).bit_length()
     index = (word >> jnp.uint32(32 - bits)).astype(jnp.int32)
-    tasks = jnp.arange(index.shape[0], dtype=jnp.int32)[:, None]
-    with jax.enable_x64(True):
-        empty = jnp.zeros((index.shape[0], bins))
-        return jnp.stack(
-            [empty.at[tasks, index].add(weights) for weights in weights_of_classes(batch)], axis=1
-        )
+    weights = jnp.stack([batch.weights * batch.labels, batch.weights * (1 - batch.labels)], axis=-1)
+    return index, weights
 
 
 def histogram_terms(bins: int) -> HistogramSums[Term]:
     """The terms of a histogram."""
-    return HistogramSums(Term(histogram, (bins,), shape=(2, bins), is_summed=True))
+    return HistogramSums(BinnedTerm(histogram, (bins,), shape=(2, bins), is_summed=True))
 
 
 def binned_values(
@@ -59,7 +54,8 @@ def binned_values(
         above[:, 0], above[:, 1], from_highest[:, 0], from_highest[:, 1], rows == 0, rows
     )
     value = area(points)[:, -1]
-    return {name: jnp.where(jnp.isnan(value), undefined, value)}
+    is_undefined = jnp.isnan(value) & ~jnp.isnan(jnp.sum(from_highest, axis=(1, 2)))
+    return {name: jnp.where(is_undefined, undefined, value)}
 
 
 def _binned_metric(
