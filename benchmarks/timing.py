@@ -48,10 +48,15 @@ def interleave(
     """
     calls = {}
     for name, run in contenders.items():
-        run(2)  # Compiles, and fills caches.
+        run(1)  # Compiles, and fills caches.
         start = time.perf_counter()
-        run(5)
-        calls[name] = max(1, round(5 * seconds / (time.perf_counter() - start)))
+        run(1)
+        once = time.perf_counter() - start
+        if once < seconds:
+            start = time.perf_counter()
+            run(5)
+            once = (time.perf_counter() - start) / 5
+        calls[name] = max(1, round(seconds / once))
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():

@@ -1,6 +1,6 @@
 """Where this package deliberately does not give what the reference gives: both, side by side.
 
-Everything else agrees, as test_streams.py shows.
+Everything else agrees, as test_streams.py and test_order.py show.
 """
 
 import dataclasses
