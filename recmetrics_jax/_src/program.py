@@ -214,7 +214,7 @@ class Program:
             )
         )
         with jax.enable_x64(True):
-            statistics = _reduce(terms, poisoned)
+            statistics = reduce_terms(terms, poisoned)
             lifetime = state.lifetime.add(self._statistics.select(statistics, self._columns))
             windows = tuple(
                 window.push(self._statistics.select(statistics, columns), limit)
@@ -329,7 +329,7 @@ class Program:
                 )
 
 
-def _reduce(terms: Mapping[Term, jax.Array], poisoned: jax.Array) -> jax.Array:
+def reduce_terms(terms: Mapping[Term, jax.Array], poisoned: jax.Array) -> jax.Array:
     """The sums over examples, ``float64[T, K]``, NaN for tasks with a bad example; in an x64 scope.
 
     XLA fuses the conversion into the reduction. Float64 bounds its error at ``N * 1e-16``, and

@@ -34,6 +34,18 @@ def histogram(batch: Batch, bins: int) -> tuple[jax.Array, jax.Array]:
     return index, weights
 
 
+def linear_histogram(
+    batch: Batch, bins: int, low: float, high: float
+) -> tuple[jax.Array, jax.Array]:
+    """As `histogram`, with ``bins`` bins of equal width; NaN for scores outside ``[low, high]``."""
+    predictions = scores(batch)
+    is_inside = (predictions >= low) & (predictions <= high)
+    index = ((jnp.where(is_inside, predictions, low) - low) / (high - low) * bins).astype(jnp.int32)
+    weights = jnp.stack([batch.weights * batch.labels, batch.weights * (1 - batch.labels)], axis=-1)
+    weights = jnp.where((is_inside | ~batch.mask)[..., None], weights, jnp.nan)
+    return jnp.minimum(index, jnp.int32(bins - 1)), weights
+
+
 def histogram_terms(bins: int) -> HistogramSums[Term]:
     """The terms of a histogram."""
     return HistogramSums(BinnedTerm(histogram, (bins,), shape=(2, bins), is_summed=True))
@@ -172,3 +184,28 @@ def binned_auprc(
         slots=slots,
         undefined=undefined,
     )
+
+
+def linear_auprc(
+    *,
+    bins: int,
+    low: float,
+    high: float,
+    n_tasks: int = 1,
+    undefined: float = math.nan,
+) -> Metric:
+    """AUPRC over the lifetime from a histogram of ``bins`` bins of equal width.
+
+    As torchrec has it: a score outside of ``[low, high]`` makes the value of its task NaN, and a
+    value without one of the classes is undefined.
+    """
+    term = BinnedTerm(linear_histogram, (bins, low, high), shape=(2, bins), is_summed=True)
+
+    def values(sums: HistogramSums[jax.Array]) -> Values:
+        has_no_negatives = jnp.sum(sums.histogram[:, 1], axis=1) == 0
+        auprc = binned_values(
+            sums, name="auprc", area=curves.precision_recall_area, undefined=undefined
+        )["auprc"]
+        return {"auprc": jnp.where(has_no_negatives, undefined, auprc)}
+
+    return sum_metric(HistogramSums(term), values, n_tasks=n_tasks)

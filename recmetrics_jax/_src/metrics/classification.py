@@ -99,6 +99,11 @@ def false_negatives(batch: Batch, threshold: float) -> jax.Array:
     return batch.weights * batch.labels * (1 - _is_positive(batch, threshold))
 
 
+def positives_up_to(batch: Batch, threshold: float) -> jax.Array:
+    """``w y`` where the prediction is at most the threshold: at it, true positives too."""
+    return batch.weights * batch.labels * (scores(batch) <= threshold).astype(batch.weights.dtype)
+
+
 class PrecisionSums(NamedTuple, Generic[X]):
     """Sufficient statistics of precision, each ``float[T]``."""
 
@@ -166,9 +171,10 @@ class RecallSums(NamedTuple, Generic[X]):
     false_neg_sum: X
 
 
-def recall_terms(threshold: float) -> RecallSums[Term]:
+def recall_terms(threshold: float, both_at_threshold: bool = False) -> RecallSums[Term]:
     """The terms of recall at a threshold."""
-    return RecallSums(Term(true_positives, (threshold,)), Term(false_negatives, (threshold,)))
+    missed = positives_up_to if both_at_threshold else false_negatives
+    return RecallSums(Term(true_positives, (threshold,)), Term(missed, (threshold,)))
 
 
 def recall_values(sums: RecallSums[jax.Array], *, undefined: float) -> Values:
@@ -180,6 +186,7 @@ def recall_values(sums: RecallSums[jax.Array], *, undefined: float) -> Values:
 def recall(
     *,
     threshold: float = 0.5,
+    both_at_threshold: bool = False,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = DEFAULT_SLOTS,
@@ -195,6 +202,8 @@ def recall(
 
     Args:
         threshold: predictions from here on count as positive.
+        both_at_threshold: a positive label predicted exactly at the threshold counts as a true
+            positive and as a false negative, as in torchrec.
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
@@ -214,4 +223,5 @@ def recall(
     [0.5]
     """
     values = functools.partial(recall_values, undefined=undefined)
-    return sum_metric(recall_terms(threshold), values, n_tasks=n_tasks, window=window, slots=slots)
+    terms = recall_terms(threshold, both_at_threshold)
+    return sum_metric(terms, values, n_tasks=n_tasks, window=window, slots=slots)

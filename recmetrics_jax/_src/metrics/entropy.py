@@ -33,25 +33,32 @@ class NESums(NamedTuple, Generic[X]):
     neg_labels: X
 
 
-def cross_entropy(batch: Batch) -> jax.Array:
+def weighted_cross_entropy(
+    labels: jax.Array, predictions: jax.Array, weights: jax.Array, eta: float = ETA
+) -> jax.Array:
     """``-w (y log2 p + (1 - y) log2(1 - p))``, with p and 1 - p clamped to [eta, 1 - eta].
 
     The logarithms are clamped, each its own: in float32 ``1 - eta`` is 1, while the logarithm of
     it is not 0. And ``log1p(-p)`` keeps the digits of a small p, which ``1 - p`` would drop.
     """
-    p = jnp.clip(scores(batch), 0.0, 1.0)
-    low, high = math.log(ETA), math.log1p(-ETA)
+    p = jnp.clip(predictions, 0.0, 1.0)
+    low, high = math.log(eta), math.log1p(-eta)
     log_p = jnp.clip(jnp.log(p), low, high)
     log_q = jnp.clip(jnp.log1p(-p), low, high)
-    nats = batch.weights * (batch.labels * log_p + (1 - batch.labels) * log_q)
+    nats = weights * (labels * log_p + (1 - labels) * log_q)
     return nats * (-1 / math.log(2))
+
+
+def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
+    """The weighted cross entropy of each example."""
+    return weighted_cross_entropy(batch.labels, scores(batch), batch.weights, eta)
 
 
 ne_terms = NESums(Term(cross_entropy), WEIGHTS, WEIGHTED_LABELS, WEIGHTED_NEGATIVES)
 
 
-def ne_values(sums: NESums[jax.Array], *, logloss: bool, undefined: float) -> Values:
-    """The values of normalized entropy and, on request, of logloss."""
+def normalized_entropy(sums: NESums[jax.Array], undefined: float) -> jax.Array:
+    """Cross entropy over the entropy of the mean label; undefined without both classes."""
     is_undefined = (sums.pos_labels <= 0) | (sums.neg_labels <= 0)
     # Stand-ins keep the logarithms finite where the value is replaced anyway.
     total = jnp.where(is_undefined, 2.0, sums.weighted_num_samples)
@@ -59,11 +66,34 @@ def ne_values(sums: NESums[jax.Array], *, logloss: bool, undefined: float) -> Va
     negative = jnp.where(is_undefined, 1.0, sums.neg_labels)
     entropy = -(positive * jnp.log2(positive / total) + negative * jnp.log2(negative / total))
     ne = sums.cross_entropy_sum / jnp.where(is_undefined, 1.0, entropy)
-    values = {"ne": jnp.where(is_undefined, undefined, ne)}
+    return jnp.where(is_undefined, undefined, ne)
+
+
+def clamped_normalized_entropy(
+    sums: NESums[jax.Array], undefined: float, eta: float = ETA
+) -> jax.Array:
+    """As torchrec has it: the mean label is clamped to [eta, 1 - eta].
+
+    Labels of one class then have a large value, near 1 / eta; only no weight is undefined.
+    """
+    mean = sums.pos_labels / jnp.maximum(sums.weighted_num_samples, eta)
+    mean = jnp.clip(mean, eta, 1 - eta)
+    entropy = -(sums.pos_labels * jnp.log2(mean) + sums.neg_labels * jnp.log2(1 - mean))
+    return safe_divide(
+        sums.cross_entropy_sum, jnp.where(sums.weighted_num_samples > 0, entropy, 0.0), undefined
+    )
+
+
+def mean_cross_entropy(sums: NESums[jax.Array], undefined: float) -> jax.Array:
+    """Logloss: cross entropy per unit of weight."""
+    return safe_divide(sums.cross_entropy_sum, sums.weighted_num_samples, undefined)
+
+
+def ne_values(sums: NESums[jax.Array], *, logloss: bool, undefined: float) -> Values:
+    """The values of normalized entropy and, on request, of logloss."""
+    values = {"ne": normalized_entropy(sums, undefined)}
     if logloss:
-        values["logloss"] = safe_divide(
-            sums.cross_entropy_sum, sums.weighted_num_samples, undefined
-        )
+        values["logloss"] = mean_cross_entropy(sums, undefined)
     return values
 
 

@@ -5,6 +5,7 @@ import math
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from recmetrics_jax._src.base import Metric, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
@@ -27,7 +28,7 @@ calibration_terms = CalibrationSums(WEIGHTED_PREDICTIONS, WEIGHTED_LABELS)
 def calibration_values(sums: CalibrationSums[jax.Array], *, undefined: float) -> Values:
     """The value of calibration."""
     ratio = safe_divide(sums.calibration_num, sums.calibration_denom, undefined)
-    return {"calibration": ratio}
+    return {"calibration": jnp.where(sums.calibration_denom < 0, undefined, ratio)}
 
 
 def calibration(
@@ -48,7 +49,7 @@ def calibration(
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
-        undefined: the value where no weighted label has been seen.
+        undefined: the value where the weighted labels do not add up to more than zero.
 
     Returns:
         A `Metric` with ``lifetime_calibration`` and, with a window, ``window_calibration``, each

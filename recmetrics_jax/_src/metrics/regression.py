@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from recmetrics_jax._src.base import Batch, Metric, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.terms import WEIGHTS, Term, scores
+from recmetrics_jax._src.terms import WEIGHTED_LABELS, WEIGHTS, Term, scores
 
 X = TypeVar("X")
+
+CANCELLED = 1e-12
 
 
 class ErrorSums(NamedTuple, Generic[X]):
@@ -20,6 +22,15 @@ class ErrorSums(NamedTuple, Generic[X]):
 
     error_sum: X
     weighted_num_samples: X
+
+
+class RSquaredSums(NamedTuple, Generic[X]):
+    """Sufficient statistics of R squared, each ``float[T]``."""
+
+    error_sum: X
+    weighted_num_samples: X
+    label_sum: X
+    label_squared_sum: X
 
 
 def squared_error(batch: Batch) -> jax.Array:
@@ -30,7 +41,9 @@ def squared_error(batch: Batch) -> jax.Array:
 mse_terms = ErrorSums(Term(squared_error), WEIGHTS)
 
 
-def mse_values(sums: ErrorSums[jax.Array], *, undefined: float) -> Values:
+def mse_values(
+    sums: ErrorSums[jax.Array] | RSquaredSums[jax.Array], *, undefined: float
+) -> Values:
     """The values of MSE and RMSE."""
     mean = safe_divide(sums.error_sum, sums.weighted_num_samples)
     is_undefined = sums.weighted_num_samples == 0
@@ -38,6 +51,26 @@ def mse_values(sums: ErrorSums[jax.Array], *, undefined: float) -> Values:
         "mse": jnp.where(is_undefined, undefined, mean),
         "rmse": jnp.where(is_undefined, undefined, jnp.sqrt(mean)),
     }
+
+
+def squared_label(batch: Batch) -> jax.Array:
+    """``w y^2``."""
+    return batch.weights * jnp.square(batch.labels)
+
+
+r_squared_terms = RSquaredSums(*mse_terms, WEIGHTED_LABELS, Term(squared_label))
+
+
+def r_squared(sums: RSquaredSums[jax.Array], undefined: float) -> jax.Array:
+    """``1 - sum(w (y - p)^2) / sum(w (y - mean)^2)``; undefined where labels are constant.
+
+    The denominator is a difference of sums, so where it is below the rounding of these, labels
+    count as constant.
+    """
+    explained = safe_divide(jnp.square(sums.label_sum), sums.weighted_num_samples)
+    total = sums.label_squared_sum - explained
+    is_constant = jnp.abs(total) <= CANCELLED * jnp.abs(sums.label_squared_sum)
+    return 1 - safe_divide(sums.error_sum, jnp.where(is_constant, 0.0, total), 1 - undefined)
 
 
 def mse(

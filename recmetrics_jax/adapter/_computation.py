@@ -1,0 +1,413 @@
+"""`RecMetricComputation`: the states and formulas of a metric for some tasks."""
+
+import abc
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from recmetrics_jax._src.base import Metric
+from recmetrics_jax.adapter._declared import (
+    SAMPLE_STATES,
+    Contributions,
+    Declaration,
+    Inputs,
+    as_keys,
+    declare,
+    hashable,
+    is_persistent,
+    option_names,
+    padded_length,
+    samples_as_inputs,
+    stacked,
+)
+from recmetrics_jax.adapter._states import (
+    RecMetricException,
+    States,
+    any_flag,
+    joined_samples,
+    synced,
+)
+from recmetrics_jax.adapter._tensors import Tensor, from_numpy, no_grad, to_numpy
+from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNameBase, MetricPrefix
+
+HAS_VALID_UPDATE = "has_valid_update"
+_IGNORED_OPTIONS = (
+    "compute_mode",
+    "enable_pt2_compile",
+    "fuse_state_tensors",
+    "should_clone_update_inputs",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricComputationReport:
+    """A value that a computation reports.
+
+    Attributes:
+        name: the name of the value.
+        metric_prefix: of the lifetime, of the window, or neither.
+        value: the value, ``[n_tasks]`` or ``[n_tasks, C]``.
+        description: what is appended to the name in the key.
+    """
+
+    name: MetricNameBase | str
+    metric_prefix: MetricPrefix
+    value: Tensor
+    description: str | None = None
+
+
+class RecMetricComputation(States, abc.ABC):
+    """The states and formulas of a metric for ``n_tasks`` tasks.
+
+    A metric of one's own is a subclass in one of two ways. Either it names a functional factory,
+    and has its states, options and values::
+
+        class MSLEMetricComputation(RecMetricComputation):
+            _factory = staticmethod(msle)
+
+    or it adds states with ``_add_state`` in its constructor, and writes ``update`` and
+    ``_compute``, in torch or in NumPy.
+
+    Args:
+        my_rank: the rank of this process; rank 0 reports.
+        batch_size: examples in a batch.
+        n_tasks: tasks in a computation.
+        window_size: examples in the window of this rank, 0 for no window.
+        compute_on_all_ranks: whether the other ranks report too.
+        should_validate_update: whether updates are counted that had a weight other than zero.
+        process_group: the ranks to merge states with; None for all.
+        fused_update_limit: taken and not used here.
+        allow_missing_label_with_zero_weight: taken and not used here.
+        **kwargs: options of the subclass's factory.
+
+    Raises:
+        ValueError: if there are other keyword arguments.
+    """
+
+    _factory: ClassVar[Callable[..., Metric] | None] = None
+    _requires_weights: ClassVar[bool] = True
+    """Whether an update without weights is an error; otherwise they are ones."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__
+        if "_factory" in own and cls._factory is not None:
+            if "update" not in own:
+                cls.update = _declared_update
+            if "_compute" not in own:
+                cls._compute = _declared_compute
+            if "__init__" not in own:
+                cls.__signature__ = _signature(cls._factory)
+        if "update" in own and own["update"] is not _declared_update:
+            cls.update = _all_or_nothing(own["update"])
+
+    def __init__(
+        self,
+        my_rank: int,
+        batch_size: int,
+        n_tasks: int,
+        window_size: int,
+        compute_on_all_ranks: bool = False,
+        should_validate_update: bool = False,
+        process_group: Any = None,
+        fused_update_limit: int = 0,
+        allow_missing_label_with_zero_weight: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(window_size, process_group)
+        given = {
+            "fused_update_limit": fused_update_limit,
+            "allow_missing_label_with_zero_weight": allow_missing_label_with_zero_weight,
+        }
+        factory = type(self)._factory
+        options = {} if factory is None else _options(self, factory, kwargs, given)
+        self._to_sync = kwargs.pop("sync_on_compute", True)
+        unknown = [f"`{name}`" for name in kwargs if name not in _IGNORED_OPTIONS]
+        if args or unknown:
+            raise ValueError(
+                f"Unexpected {'keyword' if unknown else 'positional'} arguments: "
+                f"{', '.join(unknown) or args}"
+            )
+        self._my_rank = my_rank
+        self._batch_size = batch_size
+        self._n_tasks = n_tasks
+        self._compute_on_all_ranks = compute_on_all_ranks
+        self._should_validate_update = should_validate_update
+        self._is_updating = False
+        if should_validate_update:
+            flags = from_numpy(np.zeros(n_tasks, np.uint8))
+            self._add_state(
+                HAS_VALID_UPDATE,
+                flags,
+                add_window_state=False,
+                dist_reduce_fx=any_flag,
+                persistent=True,
+            )
+        self._declaration: Declaration | None = None
+        if factory is not None:
+            frozen = tuple((name, hashable(option)) for name, option in options.items())
+            self._declaration = declare(factory, frozen, n_tasks)
+            self._add_declared_states(self._declaration)
+
+    def _add_declared_states(self, declaration: Declaration) -> None:
+        for name, term in declaration.terms.items():
+            self._add_state(
+                name,
+                from_numpy(np.zeros((self._n_tasks, *term.shape))),
+                add_window_state=name in declaration.windowed and self._window_size > 0,
+                dist_reduce_fx="sum",
+                persistent=is_persistent(term),
+            )
+        if declaration.program.samples:
+            self._keeps_samples = True
+            for name in SAMPLE_STATES:
+                self._add_sample_state(name, np.zeros((self._n_tasks, 1), np.float32))
+            for name in declaration.sample_keys:
+                self._add_sample_state(name, np.full((self._n_tasks, 1), -1))
+
+    def _add_sample_state(self, name: str, empty: np.ndarray) -> None:
+        """A list of examples, which before the first is a column without weight."""
+        self._add_state(
+            name, [from_numpy(empty)], add_window_state=False, dist_reduce_fx=joined_samples
+        )
+
+    @abc.abstractmethod
+    def update(
+        self,
+        *,
+        predictions: Tensor | None,
+        labels: Tensor,
+        weights: Tensor | None,
+        **kwargs: dict[str, Any],
+    ) -> None:
+        """Takes in a batch.
+
+        Args:
+            predictions: ``[n_tasks, N]``, or ``[n_tasks, N, C]`` with scores of classes.
+            labels: ``[n_tasks, N]``.
+            weights: ``[n_tasks, N]``.
+            **kwargs: ``required_inputs``, a dictionary of further arrays by name.
+
+        Raises:
+            RecMetricException: if something that the metric needs is missing.
+            ValueError: if shapes do not fit. Either way no state has changed.
+        """
+        _declared_update(self, predictions=predictions, labels=labels, weights=weights, **kwargs)
+
+    @abc.abstractmethod
+    def _compute(self) -> list[MetricComputationReport]:
+        """The values of the states as they are."""
+        return _declared_compute(self)
+
+    def pre_compute(self) -> None:
+        """Called before values are computed; does nothing unless overridden."""
+
+    def compute(self) -> list[MetricComputationReport]:
+        """The values of all ranks together; all ranks must call.
+
+        Returns:
+            The reports, on rank 0, and on others where ``compute_on_all_ranks``; else none.
+        """
+        self.pre_compute()
+        with synced([self]), no_grad():
+            return self._reports()
+
+    def _reports(self) -> list[MetricComputationReport]:
+        return self._compute() if self._my_rank == 0 or self._compute_on_all_ranks else []
+
+    def _is_declared(self) -> bool:
+        """Whether `update` does what the factory says, and nothing else."""
+        return type(self).update is _declared_update
+
+    def local_compute(self) -> list[MetricComputationReport]:
+        """The values of this rank alone."""
+        self.pre_compute()
+        with no_grad():
+            return self._compute()
+
+    # What a computation does that names a factory.
+
+    @property
+    def _declared(self) -> Declaration:
+        if self._declaration is None:
+            raise NotImplementedError(f"{type(self).__name__} names no _factory")
+        return self._declaration
+
+    def _inputs(
+        self, predictions: Any, labels: Any, weights: Any, required_inputs: Mapping[str, Any]
+    ) -> Inputs:
+        """The arguments of `update` as inputs of the compiled functions.
+
+        Raises:
+            RecMetricException: if something is missing.
+            ValueError: if a shape does not fit.
+        """
+        self._check_given(predictions, weights, required_inputs)
+        arrays = {"predictions": predictions, "labels": labels}
+        rows = {name: to_numpy(x) for name, x in arrays.items()}
+        shape = rows["predictions"].shape[:2]
+        rows["weights"] = np.ones(shape) if weights is None else to_numpy(weights)
+        for name in ("labels", "weights"):
+            if len(shape) != 2 or shape[0] != self._n_tasks or rows[name].shape != shape:
+                raise ValueError(
+                    f"{name}: expected shape {(self._n_tasks, *shape[1:])}, as the predictions, "
+                    f"{rows['predictions'].shape}; got {rows[name].shape}"
+                )
+        length = padded_length(shape[1])
+        p, y, w = (stacked(list(array), length) for array in rows.values())
+        keys = {}
+        for name in self._declared.keys:
+            key = as_keys(required_inputs[name])
+            if key.size in (1, shape[1]):
+                key = np.broadcast_to(key.reshape(1, -1), shape)
+            elif key.size != shape[0] * shape[1]:
+                raise ValueError(f"{name}: expected {shape[1]} or {shape} numbers, got {key.shape}")
+            keys[name] = stacked(list(key.reshape(shape)), length, np.int64)
+        return Inputs(p, y, w, np.full(self._n_tasks, shape[1], np.int32), keys)
+
+    def _check_given(
+        self, predictions: Any, weights: Any, required_inputs: Mapping[str, Any]
+    ) -> None:
+        name = type(self).__name__
+        if self._requires_weights and (predictions is None or weights is None):
+            raise RecMetricException(
+                f"Inputs 'predictions' and 'weights' should not be None for {name} update"
+            )
+        if predictions is None:
+            raise RecMetricException(f"Inputs 'predictions' should not be None for {name} update")
+        for key in self._declared.keys:
+            if key not in required_inputs:
+                raise RecMetricException(
+                    f"Input '{key}' is required for {name} update: it should be in "
+                    f"required_inputs, got {sorted(required_inputs)}"
+                )
+
+    def _contribute(self, contributions: Contributions, tasks: slice) -> None:
+        """Adds what an update contributes; cannot fail."""
+        n = int(contributions.inputs.counts[tasks].max(initial=0))
+        with self._local_states():
+            for name, sums in contributions.sums(self._declared, tasks).items():
+                state = getattr(self, name)
+                state += sums
+                window_name = f"window_{name}"
+                if self._batch_window_buffers and window_name in self._batch_window_buffers:
+                    self._push(window_name, sums, n)
+            self._append(contributions.samples(self._declared, tasks), n)
+
+    def _append(self, samples: Mapping[str, Tensor], n: int) -> None:
+        """Adds examples, and lets the oldest leave that the window does not hold."""
+        surplus = max(self._num_samples + n - self._window_size, 0)
+        for name, new in samples.items():
+            chunks = [*(getattr(self, name) if self._num_samples else ()), new]
+            drop = surplus
+            while drop and drop >= chunks[0].shape[1]:
+                drop -= chunks.pop(0).shape[1]
+            if drop:
+                chunks[0] = chunks[0][:, drop:]
+            setattr(self, name, chunks)
+        if samples:
+            self._num_samples = min(self._num_samples + n, self._window_size)
+
+
+def _options(
+    computation: RecMetricComputation,
+    factory: Callable[..., Metric],
+    kwargs: dict[str, Any],
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The options of a factory: of ``kwargs``, which loses them, and of ``given``."""
+    parameters = option_names(factory)
+    named = {name: kwargs.pop(name) for name in parameters if name in kwargs}
+    options = {name: x for name, x in given.items() if name in parameters} | named
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise KeyError(f"{type(computation).__name__}: expected the keyword argument {name!r}")
+    return options
+
+
+def _declared_update(
+    self: RecMetricComputation,
+    *,
+    predictions: Tensor | None,
+    labels: Tensor,
+    weights: Tensor | None,
+    **kwargs: Any,
+) -> None:
+    inputs = self._inputs(predictions, labels, weights, kwargs.get("required_inputs") or {})
+    if inputs.counts.max(initial=0) > 0:
+        contributions = Contributions([self._declared], inputs)
+        self._contribute(contributions, slice(None))
+
+
+def _declared_compute(self: RecMetricComputation) -> list[MetricComputationReport]:
+    declaration = self._declared
+    lifetime = declaration.values_of_sums({name: getattr(self, name) for name in declaration.terms})
+    windows = declaration.values_of_sums(
+        {
+            name: self.get_window_state(name)
+            for name in declaration.terms
+            if self.get_window_state_name(name) in self._defaults
+        }
+    )
+    reports = []
+    for name in {**lifetime, **windows}:
+        for prefix, values in (MetricPrefix.LIFETIME, lifetime), (MetricPrefix.WINDOW, windows):
+            if name in values:
+                reports.append(_report(name, prefix, values[name]))
+    if declaration.program.samples:
+        names = (*SAMPLE_STATES, *declaration.sample_keys)
+        held = {name: getattr(self, name) if self._num_samples else [] for name in names}
+        values = declaration.values_of_samples(samples_as_inputs(held, self._n_tasks))
+        reports += [
+            _report(name, MetricPrefix.WINDOW, value.astype(np.float32))
+            for name, value in values.items()
+        ]
+    return reports
+
+
+_declared_update.__doc__ = RecMetricComputation.update.__doc__
+_declared_update.__name__ = _declared_update.__qualname__ = "update"
+_METRIC_NAMES = {name.value: name for name in MetricName}
+
+
+def _report(name: str, prefix: MetricPrefix, value: np.ndarray) -> MetricComputationReport:
+    return MetricComputationReport(_METRIC_NAMES.get(name, name), prefix, from_numpy(value))
+
+
+def _signature(factory: Callable[..., Metric]) -> inspect.Signature:
+    """The signature of a computation that names a factory: its options are keywords."""
+    kinds = inspect.Parameter
+    options = [p.replace(kind=kinds.KEYWORD_ONLY) for p in option_names(factory).values()]
+    return inspect.Signature(
+        [
+            kinds("args", kinds.VAR_POSITIONAL, annotation=Any),
+            *options,
+            kinds("kwargs", kinds.VAR_KEYWORD, annotation=Any),
+        ]
+    )
+
+
+def _all_or_nothing(update: Callable[..., None]) -> Callable[..., None]:
+    """An update written by a user, which if it fails leaves the states as they were."""
+
+    @functools.wraps(update)
+    def guarded(self: RecMetricComputation, *args: Any, **kwargs: Any) -> None:
+        if self._is_updating:  # Called by the update of a subclass.
+            return update(self, *args, **kwargs)
+        with self._local_states(), no_grad():
+            snapshot = self._snapshot()
+            self._is_updating = True
+            try:
+                return update(self, *args, **kwargs)
+            except BaseException:
+                self._restore(snapshot)
+                raise
+            finally:
+                self._is_updating = False
+
+    return guarded

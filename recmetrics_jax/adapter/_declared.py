@@ -1,0 +1,347 @@
+"""What a computation is that names a functional factory: its states, updates and values.
+
+The factory's terms and formulas do all the arithmetic, in float64, compiled. One call serves as
+many computations as are updated with the same examples, tasks of unequal length included.
+
+Shapes: ``T`` tasks, ``N`` examples, padded to one of few lengths, ``C`` classes.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recmetrics_jax._src.base import Batch, Metric
+from recmetrics_jax._src.program import Columns, Program, SampleMember, reduce_terms
+from recmetrics_jax._src.terms import BinnedTerm, Term
+from recmetrics_jax.adapter._tensors import Tensor, from_numpy, to_numpy
+
+SAMPLE_STATES = ("predictions", "labels", "weights")
+_OF_THE_ADAPTER = {"n_tasks": 1, "window": 1}
+
+
+class Inputs(NamedTuple):
+    """Examples on the host; zeros after the ``counts`` of a task."""
+
+    predictions: np.ndarray
+    """``float[T, N]`` or ``float[T, N, C]``."""
+    labels: np.ndarray
+    """``float[T, N]``."""
+    weights: np.ndarray
+    """``float[T, N]``."""
+    counts: np.ndarray
+    """``int32[T]``: the examples of each task."""
+    keys: Mapping[str, np.ndarray]
+    """``int64[T, N]`` each."""
+
+    def of_tasks(self, tasks: slice) -> "Inputs":
+        """Those of some tasks."""
+        keys = {name: key[tasks] for name, key in self.keys.items()}
+        predictions, labels, weights, counts = (x[tasks] for x in self[:4])
+        return Inputs(predictions, labels, weights, counts, keys)
+
+
+def padded_length(n: int) -> int:
+    """The length that ``n`` examples are padded to: one of few, as each is compiled anew.
+
+    A power of two up to 1,024, and beyond at most 1/8 more than ``n``.
+    """
+    bits = (n - 1).bit_length()
+    step = 1 << (max(bits, 3) if bits <= 10 else bits - 4)
+    return -(-n // step) * step
+
+
+def stacked(rows: Sequence[np.ndarray], length: int, dtype: Any = None) -> np.ndarray:
+    """Rows of the examples of each task as one array, padded with zeros to ``length``.
+
+    Without a ``dtype`` it is the one of float32 and float64 that holds all rows. A single row that
+    is as long, and of that dtype, is not copied.
+    """
+    if dtype is None:
+        is_single = all(x.dtype == np.float32 or x.dtype.itemsize == 1 for x in rows)
+        dtype = np.dtype(np.float32 if is_single else np.float64)
+    longest = max(rows, key=len)
+    if len(rows) == 1 and len(longest) == length and longest.dtype == dtype:
+        return longest[None]
+    array = np.zeros((len(rows), length, *longest.shape[1:]), dtype)
+    for of_task, row in zip(array, rows, strict=True):
+        if len(row):
+            of_task[: len(row)] = row
+    return array
+
+
+def as_keys(x: Any) -> np.ndarray:
+    """Keys of any real dtype as ``int64``, equal where they are equal."""
+    keys = to_numpy(x)
+    if keys.dtype.kind == "f":
+        return (keys.astype(np.float64) + 0.0).view(np.int64)  # -0.0 is 0.0.
+    return keys.astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Declaration:
+    """A functional factory with its options, for ``n_tasks`` tasks."""
+
+    factory: Callable[..., Metric]
+    options: tuple[tuple[str, Any], ...]
+    n_tasks: int
+
+    def __reduce__(self) -> Any:
+        return declare, (self.factory, self.options, self.n_tasks)
+
+    @functools.cached_property
+    def program(self) -> Program:
+        """What the factory makes.
+
+        Raises:
+            ValueError: if it is not a metric of `sum_metric`, `sample_metric` or `collection`.
+        """
+        parameters = inspect.signature(self.factory).parameters
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        defaults = {
+            name: value
+            for name, value in {**_OF_THE_ADAPTER, "n_tasks": self.n_tasks}.items()
+            if takes_all or name in parameters
+        }
+        metric = self.factory(**defaults, **dict(self.options))
+        program = Program.of(metric)
+        if program is None or program.others:
+            raise ValueError(
+                "_factory: expected a factory of a metric made by sum_metric, sample_metric or "
+                f"collection, got {self.factory!r}"
+            )
+        return program
+
+    @functools.cached_property
+    def terms(self) -> dict[str, Term]:
+        """The terms of sums, by the names of their states."""
+        terms: dict[str, Term] = {}
+        for member in self.program.sums:
+            for name, term in _named(member.terms):
+                if terms.setdefault(name, term) != term:
+                    raise ValueError(f"_factory: expected one term named {name!r}, got two")
+        return terms
+
+    @functools.cached_property
+    def windowed(self) -> frozenset[str]:
+        """The states of sums that have a window."""
+        return frozenset(
+            name
+            for member in self.program.sums
+            if member.window is not None
+            for name, _ in _named(member.terms)
+        )
+
+    @functools.cached_property
+    def sample_keys(self) -> tuple[str, ...]:
+        """The keys that are kept with samples."""
+        return tuple(dict.fromkeys(k for member in self.program.samples for k in member.keys))
+
+    @functools.cached_property
+    def keys(self) -> tuple[str, ...]:
+        """All keys that an update needs."""
+        of_terms = (key for term in self.terms.values() for key in term.keys)
+        return tuple(dict.fromkeys((*of_terms, *self.sample_keys)))
+
+    @functools.cached_property
+    def _values_of_sums(self) -> dict[tuple[str, ...], Callable[[Any], dict[str, jax.Array]]]:
+        """The compiled formulas, by the states that they are given."""
+        return {}
+
+    def values_of_sums(self, sums: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """The values of sums, ``[T]`` or ``[T, C]``, by name."""
+
+        def values(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            results = {}
+            for member in self.program.sums:
+                names = [name for name, _ in _named(member.terms)]
+                if all(name in sums for name in names):
+                    structure = jax.tree.structure(member.terms)
+                    results |= member.values(structure.unflatten([sums[n] for n in names]))
+            return results
+
+        function = self._values_of_sums.setdefault(tuple(sums), _jitted_in_order(values))
+        return _evaluated(function, {name: to_numpy(x) for name, x in sums.items()})
+
+    @functools.cached_property
+    def _values_of_samples(self) -> Callable[..., dict[str, jax.Array]]:
+        def values(inputs: Inputs) -> dict[str, jax.Array]:
+            batch = _batch(inputs)
+            is_nan = jnp.isnan(batch.labels) | jnp.isnan(batch.weights)
+            poisoned = jnp.any(is_nan & batch.mask, axis=1)
+            return {
+                name: jnp.where(poisoned, jnp.nan, value)
+                for member in self.program.samples
+                for name, value in member.values(batch).items()
+            }
+
+        return _jitted_in_order(values)
+
+    def values_of_samples(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """The values of examples, ``float64[T]``, by name."""
+        return _evaluated(self._values_of_samples, inputs)
+
+
+@functools.cache
+def declare(
+    factory: Callable[..., Metric], options: tuple[tuple[str, Any], ...], n_tasks: int
+) -> Declaration:
+    """The one declaration of these, with what has been compiled for it."""
+    return Declaration(factory, options, n_tasks)
+
+
+def option_names(factory: Callable[..., Metric]) -> dict[str, inspect.Parameter]:
+    """The parameters of a factory that are options of its computations."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if name not in (*_OF_THE_ADAPTER, "slots")
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+
+
+def hashable(option: Any) -> Any:
+    """An option of a factory as part of a declaration: lists and arrays as tuples."""
+    if isinstance(option, list | tuple):
+        return tuple(hashable(x) for x in option)
+    return option
+
+
+def _named(terms: Any) -> list[tuple[str, Term]]:
+    """The terms of a tree, by the names of the fields that they are in."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(terms)
+    return [(jax.tree_util.keystr(path, simple=True, separator="_"), t) for path, t in leaves]
+
+
+def _jitted_in_order(function: Callable[[Any], dict[str, jax.Array]]) -> Callable[[Any], Any]:
+    """``function`` compiled; the names of its results stay in order, which jit would sort."""
+    names: list[str] = []
+
+    @jax.jit
+    def results(argument: Any) -> tuple[jax.Array, ...]:
+        by_name = function(argument)
+        names[:] = by_name
+        return tuple(by_name.values())
+
+    return lambda argument: dict(zip(names, results(argument), strict=False))
+
+
+def _evaluated(function: Callable[[Any], Any], argument: Any) -> dict[str, np.ndarray]:
+    with jax.enable_x64(True):
+        results = function(argument)
+    return {name: np.array(value) for name, value in results.items()}
+
+
+def _batch(inputs: Inputs) -> Batch:
+    """The examples as a `Batch`; in an x64 scope. No example is judged by its values."""
+    length = inputs.labels.shape[1]
+    mask = jnp.arange(length, dtype=jnp.int32)[None] < inputs.counts[:, None]
+    keys = {
+        name: jnp.stack([(key >> 32).astype(jnp.int32), key.astype(jnp.int32)], axis=-1)
+        for name, key in inputs.keys.items()
+    }
+    return Batch(
+        jnp.asarray(inputs.predictions),
+        jnp.asarray(inputs.labels),
+        jnp.asarray(inputs.weights),
+        mask,
+        jnp.zeros_like(mask),
+        keys,
+    )
+
+
+@functools.cache
+def _statistics(terms: tuple[Term, ...]) -> tuple[Columns, Callable[[Inputs], jax.Array]]:
+    """The columns of some terms, and the compiled function from inputs to ``float64[T, K]``."""
+    columns = Columns(terms)
+
+    @jax.jit
+    def statistics(inputs: Inputs) -> jax.Array:
+        batch = _batch(inputs)
+        batch = batch._replace(
+            predictions=batch.predictions.astype(jnp.float64),
+            labels=batch.labels.astype(jnp.float64),
+            weights=batch.weights.astype(jnp.float64),
+        )
+        evaluated = {term: term.evaluate(batch) for term in columns.starts}
+        return reduce_terms(evaluated, jnp.zeros((batch.mask.shape[0], 1), bool))
+
+    return columns, statistics
+
+
+class Contributions:
+    """What an update adds to the states of declarations: computed at once, without side effects."""
+
+    def __init__(self, declarations: Iterable[Declaration], inputs: Inputs):
+        self.inputs = inputs
+        terms = dict.fromkeys(t for d in declarations for t in d.terms.values())
+        self._columns, statistics = _statistics(tuple(terms))
+        with jax.enable_x64(True):
+            self._packed = np.array(statistics(inputs)) if terms else np.zeros((0, 0))
+
+    def sums(self, declaration: Declaration, tasks: slice) -> dict[str, Tensor]:
+        """The sums of ``inputs`` for each state of a declaration, ``float64[T, *shape]``."""
+        sums = {}
+        for name, term in declaration.terms.items():
+            start = self._columns.starts[term]
+            column = self._packed[tasks, start : start + term.size]
+            sums[name] = from_numpy(column.reshape(-1, *term.shape))
+        return sums
+
+    @functools.cached_property
+    def _rows(self) -> Inputs:
+        """The inputs as samples are kept: copies, in float32."""
+        predictions, labels, weights = (np.array(x, np.float32) for x in self.inputs[:3])
+        keys = {name: np.array(key) for name, key in self.inputs.keys.items()}
+        return Inputs(predictions, labels, weights, self.inputs.counts, keys)
+
+    def samples(self, declaration: Declaration, tasks: slice) -> dict[str, Tensor]:
+        """The examples as a declaration keeps them, ``float32[T, N]`` and ``int64[T, N]``."""
+        if not declaration.program.samples:
+            return {}
+        rows = self._rows.of_tasks(tasks)
+        n = int(rows.counts.max(initial=0))
+        arrays = dict(zip(SAMPLE_STATES, rows[:3], strict=True))
+        arrays |= {name: rows.keys[name] for name in declaration.sample_keys}
+        return {name: from_numpy(array[:, :n]) for name, array in arrays.items()}
+
+
+def is_persistent(term: Term) -> bool:
+    """Whether the sums of a term go into checkpoints: not if they are a histogram."""
+    return not isinstance(term, BinnedTerm)
+
+
+def samples_as_inputs(samples: Mapping[str, Sequence[Tensor]], n_tasks: int) -> Inputs:
+    """Kept samples, lists of ``[T, n]``, as padded inputs."""
+
+    def joined(name: str) -> np.ndarray:
+        chunks = [to_numpy(chunk) for chunk in samples[name]]
+        array = np.concatenate(chunks, axis=1) if chunks else np.zeros((n_tasks, 0), np.float32)
+        pad = padded_length(max(array.shape[1], 1)) - array.shape[1]
+        return np.pad(array, ((0, 0), (0, pad)))
+
+    n = sum(chunk.shape[1] for chunk in samples["predictions"])
+    predictions, labels, weights = (joined(name) for name in SAMPLE_STATES)
+    keys = {name: joined(name) for name in samples if name not in SAMPLE_STATES}
+    return Inputs(predictions, labels, weights, np.full(n_tasks, n, np.int32), keys)
+
+
+__all__ = [
+    "Contributions",
+    "Declaration",
+    "Inputs",
+    "SampleMember",
+    "as_keys",
+    "declare",
+    "hashable",
+    "is_persistent",
+    "option_names",
+    "padded_length",
+    "samples_as_inputs",
+    "stacked",
+]

@@ -1,0 +1,158 @@
+"""The documented free functions: the formulas of the functional core, over anyone's arrays."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recmetrics_jax._src.base import Batch
+from recmetrics_jax._src.terms import Term
+from recmetrics_jax.adapter._declared import Inputs, as_keys, declare, padded_length
+from recmetrics_jax.adapter._states import RecMetricException
+from recmetrics_jax.adapter._tensors import Kind, Tensor, from_numpy, kind_of, to_numpy
+
+
+def kind_among(arrays: Sequence[Any]) -> Kind:
+    """Whose arrays the arguments are."""
+    kinds = {kind_of(x) for x in arrays if x is not None}
+    return "torch" if "torch" in kinds else "jax" if "jax" in kinds else "numpy"
+
+
+def apply(function: Callable[..., jax.Array], *arrays: Any) -> Tensor:
+    """``function`` of arrays in float64, as an array of the kind of the arguments."""
+    with jax.enable_x64(True):
+        result = function(*(jnp.asarray(to_numpy(x), jnp.float64) for x in arrays))
+    return from_numpy(np.array(result), kind_among(arrays))
+
+
+def apply_to_sums(function: Callable[[Any], jax.Array], sums: type, **by_field: Any) -> Tensor:
+    """``function`` of sufficient statistics; those that are not given are zero."""
+    zero = np.zeros_like(to_numpy(next(iter(by_field.values()))))
+
+    def of_fields(*values: jax.Array) -> jax.Array:
+        given = dict(zip(by_field, values, strict=True))
+        return function(sums(**{name: given.get(name, jnp.asarray(zero)) for name in sums._fields}))
+
+    return apply(of_fields, *by_field.values())
+
+
+def term_sums(
+    terms: Mapping[str, Term],
+    labels: Any,
+    predictions: Any,
+    weights: Any,
+    in_float64: Sequence[str] = (),
+) -> dict[str, Tensor]:
+    """Sums of terms over the last axis, by name.
+
+    Args:
+        terms: the terms by name.
+        labels: ``[..., N]``.
+        predictions: ``[..., N]``, or ``[..., N, C]``.
+        weights: ``[..., N]``; None for ones.
+        in_float64: the sums that are float64; others have the dtype of the arguments.
+
+    Returns:
+        ``[..., *shape]`` each. All are added up in float64.
+    """
+    arrays = labels, predictions, weights
+    y, p = to_numpy(labels), to_numpy(predictions)
+    w = np.ones(y.shape, p.dtype) if weights is None else to_numpy(weights)
+    dtype = np.result_type(y, p, w)
+    w = np.broadcast_to(w, y.shape)
+    leading = y.shape[:-1]
+    with jax.enable_x64(True):
+        rows = (-1, *y.shape[-1:])
+        batch = Batch(
+            jnp.asarray(p.reshape(*rows, *p.shape[y.ndim :]), jnp.float64),
+            jnp.asarray(y.reshape(rows), jnp.float64),
+            jnp.asarray(w.reshape(rows), jnp.float64),
+            jnp.ones(y.reshape(rows).shape, bool),
+            jnp.zeros(y.reshape(rows).shape, bool),
+            {},
+        )
+        sums = {}
+        for name, term in terms.items():
+            evaluated = term.evaluate(batch)
+            total = evaluated if term.is_summed else jnp.sum(evaluated, axis=1)
+            sums[name] = np.array(total).reshape(*leading, *term.shape)
+    kind = kind_among(arrays)
+    return {
+        name: from_numpy(x if name in in_float64 else x.astype(dtype), kind)
+        for name, x in sums.items()
+    }
+
+
+def fields(terms: Any) -> dict[str, Term]:
+    """The terms of a named tuple by name."""
+    return terms._asdict()
+
+
+def of_samples(
+    factory: Callable[..., Any],
+    name: str,
+    predictions: Any,
+    labels: Any,
+    weights: Any,
+    grouping_keys: Any = None,
+    **options: Any,
+) -> Tensor:
+    """A value of examples by a factory of such metrics, ``[T]``.
+
+    Args:
+        factory: a functional factory with the options below.
+        name: the name of the value.
+        predictions: ``[T, N]``, or a list of such along the last axis.
+        labels: like ``predictions``.
+        weights: like ``predictions``.
+        grouping_keys: ``[N]`` or ``[T, N]``, for grouped values.
+        **options: of the factory.
+
+    Raises:
+        ValueError: if shapes differ.
+    """
+    arrays = [_joined(x) for x in (predictions, labels, weights)]
+    shape = arrays[0].shape
+    for argument, array in zip(("labels", "weights"), arrays[1:], strict=True):
+        if array.shape != shape:
+            raise ValueError(
+                f"{argument}: expected shape {shape}, as predictions, got {array.shape}"
+            )
+    keys = {}
+    if grouping_keys is not None:
+        key = as_keys(grouping_keys)
+        if key.size not in (shape[1], shape[0] * shape[1]):
+            raise ValueError(
+                f"grouping_keys: expected {shape[1]} or {shape} numbers, got {key.shape}"
+            )
+        keys["grouping_keys"] = np.broadcast_to(key.reshape(-1, shape[1]), shape)
+    pad = ((0, 0), (0, padded_length(max(shape[1], 1)) - shape[1]))
+    p, y, w = (np.pad(array, pad) for array in arrays)
+    inputs = Inputs(
+        p,
+        y,
+        w,
+        np.full(shape[0], shape[1], np.int32),
+        {key: np.pad(array, pad) for key, array in keys.items()},
+    )
+    declaration = declare(factory, tuple(options.items()), shape[0])
+    first = predictions[0] if isinstance(predictions, list | tuple) else predictions
+    value = declaration.values_of_samples(inputs)[name]
+    dtype = np.dtype(np.float32) if keys else np.result_type(*arrays)
+    return from_numpy(value.astype(dtype if dtype.kind == "f" else np.float32), kind_of(first))
+
+
+def _joined(x: Any) -> np.ndarray:
+    """An array ``[T, N]``, or a list of them, as one."""
+    if not isinstance(x, list | tuple):
+        return np.atleast_2d(to_numpy(x))
+    parts = [np.atleast_2d(to_numpy(part)) for part in x]
+    return np.concatenate(parts, axis=-1) if parts else np.zeros((1, 0), np.float32)
+
+
+def check_fused_update(name: str, is_grouped: bool, fused_update_limit: int) -> None:
+    """Raises RecMetricException if groups are asked for together with a fused update."""
+    if is_grouped and fused_update_limit > 0:
+        raise RecMetricException(f"{name} and Fused Update Limit cannot be enabled together yet.")

@@ -1,0 +1,345 @@
+"""The states of a computation: lifetime and window, how they merge across ranks and are saved."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from recmetrics_jax.adapter import _distributed
+from recmetrics_jax.adapter._module import Module
+from recmetrics_jax.adapter._tensors import (
+    NATIVE,
+    Tensor,
+    as_kind,
+    concatenate,
+    copy,
+    from_numpy,
+    kind_of,
+    stack,
+    to_numpy,
+)
+from recmetrics_jax.adapter._window import WindowBuffer
+
+MAX_BUFFER_COUNT = 1000
+
+
+class RecMetricException(Exception):  # noqa: N818 - the documented name
+    """A metric was used in a way that it does not allow."""
+
+
+class States(Module):
+    """Named arrays, and lists of arrays, that are attributes of the module.
+
+    Args:
+        window_size: examples in the window, 0 for no window.
+        process_group: the ranks to merge with; None for all.
+    """
+
+    _keeps_samples = False
+    """Whether the states that are lists hold ``_num_samples`` examples."""
+
+    def __init__(self, window_size: int, process_group: Any) -> None:
+        super().__init__()
+        self._window_size = window_size
+        self.process_group = process_group
+        self._batch_window_buffers: Any = {} if window_size > 0 else None
+        self._defaults: dict[str, Any] = {}
+        self._persistent: dict[str, bool] = {}
+        self._reductions: dict[str, Callable[[Any], Any] | None] = {}
+        self._is_synced = False
+        self._to_sync = True
+        self._cache: dict[str, Any] = {}
+        self._num_samples = 0
+
+    def _add_state(self, name: str, default: Any, add_window_state: bool, **kwargs: Any) -> None:
+        """Adds a state, and its twin for the window.
+
+        Args:
+            name: the name of the attribute; that of the twin is ``window_<name>``.
+            default: what it is before the first update: an array, or a list of arrays.
+            add_window_state: whether there is a twin; it never goes into checkpoints.
+            **kwargs: ``dist_reduce_fx`` and ``persistent``, as in `add_state`.
+
+        Raises:
+            RuntimeError: if a twin is asked for where ``window_size`` is 0.
+        """
+        self.add_state(name, default, **kwargs)
+        if add_window_state:
+            if self._batch_window_buffers is None:
+                raise RuntimeError("Failed to add the window state: window metric is disabled.")
+            window_name = self.get_window_state_name(name)
+            self.add_state(window_name, copy(default), **{**kwargs, "persistent": False})
+            self._batch_window_buffers[window_name] = self._new_buffer()
+            del self.__dict__[window_name]
+
+    def _new_buffer(self) -> WindowBuffer:
+        return WindowBuffer(max_size=self._window_size, max_buffer_count=MAX_BUFFER_COUNT)
+
+    def add_state(
+        self,
+        name: str,
+        default: Any,
+        dist_reduce_fx: str | Callable[[Any], Any] | None = None,
+        persistent: bool = False,
+    ) -> None:
+        """Adds a state without a window.
+
+        Args:
+            name: the name of the attribute.
+            default: what it is before the first update: an array, or a list of arrays.
+            dist_reduce_fx: how the states of ranks become one: ``"sum"``, ``"mean"``, ``"max"``,
+                ``"min"``, ``"cat"``, a function of what all ranks have, stacked (of lists:
+                joined), or None for that itself.
+            persistent: whether it goes into the state dict.
+
+        Raises:
+            ValueError: if ``name`` or ``dist_reduce_fx`` is not as above.
+        """
+        if not name.isidentifier():
+            raise ValueError(f"name: expected a valid name of an attribute, got {name!r}")
+        if not (dist_reduce_fx is None or callable(dist_reduce_fx)):
+            if dist_reduce_fx not in _REDUCTIONS:
+                raise ValueError(
+                    f"dist_reduce_fx: expected one of {sorted(_REDUCTIONS)}, a function or None, "
+                    f"got {dist_reduce_fx!r}"
+                )
+            dist_reduce_fx = _REDUCTIONS[dist_reduce_fx]
+        self._defaults[name] = _copied(default)
+        self._persistent[name] = persistent
+        self._reductions[name] = dist_reduce_fx
+        setattr(self, name, _copied(default))
+
+    def __getattr__(self, name: str) -> Any:
+        # A window is added up when it is asked for, not in every update.
+        buffers = self.__dict__.get("_batch_window_buffers")
+        if buffers and name in buffers:
+            total = buffers[name].total()
+            self.__dict__[name] = copy(self._defaults[name]) if total is None else total
+            return self.__dict__[name]
+        return super().__getattr__(name)
+
+    @staticmethod
+    def get_window_state_name(state_name: str) -> str:
+        """The name of the window twin of a state."""
+        return f"window_{state_name}"
+
+    def get_window_state(self, state_name: str) -> Tensor:
+        """The window twin of a state.
+
+        Raises:
+            AttributeError: if it has none.
+        """
+        return getattr(self, self.get_window_state_name(state_name))
+
+    def _aggregate_window_state(self, state_name: str, state: Tensor, num_samples: int) -> None:
+        """Adds what an update of ``num_samples`` examples contributes to the window of a state."""
+        if self._batch_window_buffers is None:
+            raise RuntimeError("Failed to aggregate window state: window metric is disabled.")
+        self._push(self.get_window_state_name(state_name), copy(state), num_samples)
+
+    def _push(self, window_name: str, contribution: Tensor, num_samples: int) -> None:
+        self._batch_window_buffers[window_name].push(contribution, num_samples)
+        self.__dict__.pop(window_name, None)
+
+    def reset(self) -> None:
+        """Sets all states to what they were before the first update."""
+        self._is_synced, self._cache, self._num_samples = False, {}, 0
+        for name, default in self._defaults.items():
+            setattr(self, name, _copied(default))
+        for name in self._batch_window_buffers or {}:
+            self._batch_window_buffers[name] = self._new_buffer()
+
+    def sync(self) -> None:
+        """Replaces the states by those of all ranks together, until `unsync`; all must call.
+
+        Raises:
+            RecMetricException: if they are already.
+        """
+        merge_states([self])
+
+    def unsync(self) -> None:
+        """Restores the states of this rank, if `sync` replaced them."""
+        if self._is_synced:
+            self._set_states(self._cache)
+            self._is_synced, self._cache = False, {}
+
+    def _states(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._defaults}
+
+    def _set_states(self, states: Mapping[str, Any]) -> None:
+        for name, state in states.items():
+            if name == "_num_samples":
+                self._num_samples = state
+            else:
+                setattr(self, name, state)
+
+    def _payload(self) -> dict[str, Any]:
+        """The states as they are sent to other ranks."""
+        payload = {
+            name: [to_numpy(x) for x in state] if isinstance(state, list) else to_numpy(state)
+            for name, state in self._states().items()
+        }
+        if self._keeps_samples and self._num_samples == 0:  # The lists hold no example.
+            payload |= {name: [] for name, state in payload.items() if isinstance(state, list)}
+        return payload | {"_num_samples": self._num_samples}
+
+    def _take_merged(self, payloads: Sequence[Mapping[str, Any]]) -> None:
+        """Takes over the states of all ranks, in order of rank."""
+        local = {**self._states(), "_num_samples": self._num_samples}
+        merged = {name: self._merged(name, [p[name] for p in payloads]) for name in self._defaults}
+        self._cache, self._is_synced = local, True
+        self._set_states({**merged, "_num_samples": sum(p["_num_samples"] for p in payloads)})
+
+    def _merged(self, name: str, of_ranks: list[Any]) -> Any:
+        default, reduce = self._defaults[name], self._reductions[name]
+        if isinstance(default, list):
+            kind = kind_of(default[0]) if default else NATIVE
+            parts = [from_numpy(np.array(x), kind) for of_rank in of_ranks for x in of_rank]
+            return reduce(parts) if reduce is not None and parts else parts or _copied(default)
+        parts = [as_kind(x, kind_of(default)) for x in of_ranks]
+        merged = stack(parts) if reduce is None else reduce(stack(parts))
+        return merged.to(default.dtype) if kind_of(default) == "torch" else merged
+
+    @contextlib.contextmanager
+    def _local_states(self) -> Iterator[None]:
+        """A scope with the states of this rank in place, even where `sync` replaced them."""
+        if not self._is_synced:
+            yield
+            return
+        merged = {**self._states(), "_num_samples": self._num_samples}
+        self._set_states(self._cache)
+        try:
+            yield
+        finally:
+            self._cache = {**self._states(), "_num_samples": self._num_samples}
+            self._set_states(merged)
+
+    def _snapshot(self) -> dict[str, Any]:
+        """All that an update may change, to be put back by `_restore`."""
+        return {
+            "states": {name: _copied(state) for name, state in self._states().items()},
+            "buffers": self._batch_window_buffers
+            and {name: buffer.copy() for name, buffer in self._batch_window_buffers.items()},
+            "num_samples": self._num_samples,
+        }
+
+    def _restore(self, snapshot: Mapping[str, Any]) -> None:
+        self._set_states({**snapshot["states"], "_num_samples": snapshot["num_samples"]})
+        self._batch_window_buffers = snapshot["buffers"]
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, persistent in self._persistent.items():
+            if persistent:
+                destination[prefix + name] = _copied(getattr(self, name))
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        for name in self._persistent:
+            key = prefix + name
+            if key not in state_dict:
+                continue
+            if key in unexpected_keys:
+                unexpected_keys.remove(key)
+            default, state = self._defaults[name], state_dict[key]
+            if isinstance(default, list):
+                setattr(self, name, [copy(x) for x in state])
+            elif tuple(state.shape) != tuple(default.shape):
+                error_msgs.append(
+                    f"{key}: expected shape {tuple(default.shape)}, got {tuple(state.shape)}"
+                )
+            else:
+                array = to_numpy(state).astype(to_numpy(default).dtype)
+                setattr(self, name, as_kind(array, kind_of(default)))
+
+    def _tensors(self) -> Iterator[Tensor]:
+        """All arrays that the computation holds, for counting their bytes."""
+        for held in (self._defaults.values(), self._states().values()):
+            for state in held:
+                yield from state if isinstance(state, list) else [state]
+        for buffer in (self._batch_window_buffers or {}).values():
+            yield from buffer.buffers
+
+
+@contextlib.contextmanager
+def synced(computations: Sequence[States]) -> Iterator[None]:
+    """A scope in which computations hold the states of all ranks together."""
+    waiting = [c for c in computations if c._to_sync and not c._is_synced]
+    merge_states(waiting)
+    try:
+        yield
+    finally:
+        for computation in waiting:
+            computation.unsync()
+
+
+def merge_states(computations: Sequence[States]) -> None:
+    """`States.sync` of several, in one exchange for each process group."""
+    if not _distributed.is_distributed():
+        return
+    for computation in computations:
+        if computation._is_synced:
+            raise RecMetricException("The Metric has already been synced.")
+    groups: dict[int, list[States]] = {}
+    for computation in computations:
+        groups.setdefault(id(computation.process_group), []).append(computation)
+    for of_group in groups.values():
+        payload = [computation._payload() for computation in of_group]
+        gathered = _distributed.gather(payload, of_group[0].process_group)
+        for i, computation in enumerate(of_group):
+            computation._take_merged([of_rank[i] for of_rank in gathered])
+
+
+def _copied(state: Any) -> Any:
+    return [copy(x) for x in state] if isinstance(state, list) else copy(state)
+
+
+def any_flag(x: Tensor) -> Tensor:
+    """Where any rank has a flag set, ``uint8[n_tasks]``."""
+    return (x != 0).any(0)
+
+
+def joined_samples(chunks: list[Tensor]) -> list[Tensor]:
+    """Examples of all ranks, as one list of one array."""
+    return [concatenate(chunks, axis=1)]
+
+
+def _cat(x: Any) -> Any:
+    return concatenate(list(x), axis=0)
+
+
+def _sum(x: Any) -> Any:
+    return x.sum(0)
+
+
+def _mean(x: Any) -> Any:
+    return x.mean(0)
+
+
+def _max(x: Any) -> Any:
+    return x.amax(0) if kind_of(x) == "torch" else x.max(0)
+
+
+def _min(x: Any) -> Any:
+    return x.amin(0) if kind_of(x) == "torch" else x.min(0)
+
+
+_REDUCTIONS: dict[str, Callable[[Any], Any]] = {
+    "cat": _cat,
+    "max": _max,
+    "mean": _mean,
+    "min": _min,
+    "sum": _sum,
+}

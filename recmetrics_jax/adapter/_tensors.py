@@ -1,0 +1,84 @@
+"""Arrays of torch, JAX and NumPy at the adapter's door; nothing here writes to the caller's."""
+
+import contextlib
+import importlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+Kind = Literal["torch", "jax", "numpy"]
+Tensor = Any  # a torch.Tensor, a jax.Array or a np.ndarray
+
+torch: Any = None
+with contextlib.suppress(ImportError):
+    torch = importlib.import_module("torch")
+
+NATIVE: Kind = "numpy" if torch is None else "torch"
+"""The kind of states, and of results where nothing has come in yet."""
+
+
+def kind_of(x: Any) -> Kind:
+    """Whose array ``x`` is; NumPy's if it is none, but a number or a list."""
+    if torch is not None and isinstance(x, torch.Tensor):
+        return "torch"
+    return "jax" if isinstance(x, jax.Array) else "numpy"
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """``x`` as a NumPy array, of its own dtype where NumPy has that, else float32.
+
+    It may share memory with ``x``: it is to be read at once, and not to be written.
+    """
+    if torch is not None and isinstance(x, torch.Tensor):
+        try:
+            return x.numpy()
+        except (TypeError, RuntimeError):  # It has a gradient, is bfloat16, or on another device.
+            return (x.float() if x.dtype is torch.bfloat16 else x).numpy(force=True)
+    array = np.asarray(x)
+    return array.astype(np.float32) if array.dtype.kind == "V" else array  # bfloat16
+
+
+def from_numpy(x: np.ndarray, kind: Kind = NATIVE) -> Tensor:
+    """``x`` as an array of ``kind``, dtype included; it may share memory with ``x``."""
+    if kind == "torch":
+        return torch.from_numpy(x)
+    if kind == "jax":
+        with jax.enable_x64(True):
+            return jax.numpy.array(x)
+    return x
+
+
+def as_kind(x: Any, kind: Kind) -> Tensor:
+    """An array of any kind as one of ``kind``, detached from what it came from."""
+    if kind_of(x) == kind == "torch":
+        return x.detach().clone()
+    return from_numpy(np.array(to_numpy(x)), kind)
+
+
+def stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Arrays of torch or NumPy, of one shape, along a new first axis."""
+    return torch.stack(list(tensors)) if kind_of(tensors[0]) == "torch" else np.stack(tensors)
+
+
+def concatenate(tensors: Sequence[Tensor], axis: int) -> Tensor:
+    """Arrays of torch or NumPy one after another."""
+    if kind_of(tensors[0]) == "torch":
+        return torch.cat(list(tensors), dim=axis)
+    return np.concatenate(tensors, axis=axis)
+
+
+def copy(tensor: Tensor) -> Tensor:
+    """An array that shares nothing with ``tensor``, nor its gradient."""
+    return tensor.detach().clone() if kind_of(tensor) == "torch" else np.array(tensor)
+
+
+def zeros_like(x: Any) -> Tensor:
+    """Zeros, of the shape, dtype and kind of ``x``."""
+    return torch.zeros_like(x) if kind_of(x) == "torch" else np.zeros_like(x)
+
+
+def no_grad() -> contextlib.AbstractContextManager[Any]:
+    """A scope in which torch records no gradients."""
+    return contextlib.nullcontext() if torch is None else torch.no_grad()

@@ -1,0 +1,95 @@
+"""The window of a state: the newest contributions to it, and their sum."""
+
+from collections import deque
+from itertools import islice
+
+from recmetrics_jax.adapter._tensors import Tensor, copy, stack
+
+
+class WindowBuffer:
+    """The newest contributions to a state, whose examples add up to at most ``max_size``.
+
+    The newest contribution always counts. Nothing is ever subtracted from a sum, so neither
+    rounding nor a NaN stays behind when a contribution leaves. Still nothing is added up twice as
+    a rule: the oldest contributions are kept with the sums of what follows each (a queue made of
+    two stacks), and those since are added up when the sum is asked for.
+
+    Args:
+        max_size: examples in the window.
+        max_buffer_count: contributions in the window.
+
+    >>> import numpy as np
+    >>> buffer, state = WindowBuffer(max_size=4, max_buffer_count=10), np.zeros(1)
+    >>> for value in (1.0, 2.0, 4.0):
+    ...     buffer.aggregate_state(state, curr_state=np.array([value]), size=2)
+    >>> state.tolist(), len(buffer.buffers)
+    ([6.0], 2)
+    """
+
+    def __init__(self, max_size: int, max_buffer_count: int) -> None:
+        self._max_size = max_size
+        self._max_buffer_count = max_buffer_count
+        self._buffers: deque[Tensor] = deque()
+        self._sizes: deque[int] = deque()
+        self._used_size = 0
+        self._sums_from: list[Tensor] = []  # The sum from each of the oldest on; its own last.
+        self._sum_of_rest: Tensor | None = None
+        self._summed = 0  # How many contributions are in these sums, the oldest.
+
+    @property
+    def buffers(self) -> deque[Tensor]:
+        """The contributions, oldest first."""
+        return self._buffers
+
+    def push(self, curr_state: Tensor, size: int) -> None:
+        """Adds the contribution of ``size`` examples; those leave that no longer fit.
+
+        The contribution is kept as it is, not a copy.
+        """
+        self._buffers.append(curr_state)
+        self._sizes.append(size)
+        self._used_size += size
+        while len(self._buffers) > 1 and (
+            self._used_size > self._max_size or len(self._buffers) > self._max_buffer_count
+        ):
+            self._buffers.popleft()
+            self._used_size -= self._sizes.popleft()
+            if self._sums_from:
+                self._sums_from.pop()
+                self._summed -= 1
+            else:  # It may be in the sum of the rest, from which it cannot be taken.
+                self._sum_of_rest, self._summed = None, 0
+
+    def total(self) -> Tensor | None:
+        """The sum of the contributions, None if there are none."""
+        if not self._buffers:
+            return None
+        if self._summed == 0:
+            from_newest = stack(list(reversed(self._buffers))).cumsum(0)
+            self._sums_from = list(from_newest)
+        elif self._summed < len(self._buffers):
+            new = stack(list(islice(self._buffers, self._summed, None))).sum(0)
+            self._sum_of_rest = new if self._sum_of_rest is None else self._sum_of_rest + new
+        self._summed = len(self._buffers)
+        if not self._sums_from:
+            return copy(self._sum_of_rest)
+        oldest = self._sums_from[-1]
+        return copy(oldest) if self._sum_of_rest is None else oldest + self._sum_of_rest
+
+    def copy(self) -> "WindowBuffer":
+        """A window of the same contributions."""
+        other = WindowBuffer(self._max_size, self._max_buffer_count)
+        other._buffers, other._sizes = self._buffers.copy(), self._sizes.copy()
+        other._used_size = self._used_size
+        return other
+
+    def aggregate_state(self, window_state: Tensor, curr_state: Tensor, size: int) -> None:
+        """Adds a contribution, and writes the sum of the window to ``window_state``.
+
+        Args:
+            window_state: the sum, of the shape of ``curr_state``; written in place.
+            curr_state: the contribution; a copy of it is kept.
+            size: the examples it is of.
+        """
+        self.push(copy(curr_state), size)
+        window_state[...] = self.total()

@@ -1,0 +1,120 @@
+"""Area under the precision-recall curve; the class API of torchrec.metrics.auprc."""
+
+from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.build import collection
+from recmetrics_jax._src.metrics import area, binned
+from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._functions import check_fused_update, of_samples
+from recmetrics_jax.adapter._states import RecMetricException
+from recmetrics_jax.adapter._tensors import Tensor
+from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
+from recmetrics_jax.adapter.rec_metric import RecMetric
+
+GROUPING_KEYS = "grouping_keys"
+
+
+def compute_auprc(n_tasks: int, predictions: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Area under the precision-recall curve, as average precision.
+
+    Args:
+        n_tasks: the number of tasks; it is taken for the signature's sake, shapes say it.
+        predictions: ``[n_tasks, N]``.
+        labels: like ``predictions``.
+        weights: like ``predictions``.
+
+    Returns:
+        ``[n_tasks]``, of the dtype of the arguments; 0 where positives have no weight.
+
+    Raises:
+        ValueError: if shapes differ.
+
+    >>> import numpy as np
+    >>> compute_auprc(1, np.array([[0.9, 0.5]]), np.array([[0, 1]]), np.ones((1, 2))).tolist()
+    [0.5]
+    """
+    return of_samples(_auprc, "auprc", predictions, labels, weights)
+
+
+def compute_auprc_per_group(
+    n_tasks: int, predictions: Tensor, labels: Tensor, weights: Tensor, grouping_keys: Tensor
+) -> Tensor:
+    """The mean of the AUPRC of groups; a group without positives has 0.
+
+    Args:
+        n_tasks: the number of tasks; it is taken for the signature's sake, shapes say it.
+        predictions: ``[n_tasks, N]``.
+        labels: like ``predictions``.
+        weights: like ``predictions``.
+        grouping_keys: the group of each example, ``[N]``.
+
+    Returns:
+        ``float32[n_tasks]``; 0.5 without examples.
+
+    Raises:
+        ValueError: if shapes differ.
+    """
+    return of_samples(
+        _auprc, "grouped_auprc", predictions, labels, weights, grouping_keys, grouped_auprc=True
+    )
+
+
+def _auprc(
+    *,
+    grouped_auprc: bool = False,
+    fused_update_limit: int = 0,
+    num_bins: int = 1000,
+    min_prediction: float = 0.0,
+    max_prediction: float = 1.0,
+    window: int = 1,
+    n_tasks: int = 1,
+) -> Metric:
+    check_fused_update("Grouped AUPRC", grouped_auprc, fused_update_limit)
+    if num_bins < 1 or not min_prediction < max_prediction:
+        raise RecMetricException(
+            "num_bins, min_prediction, max_prediction: expected at least 1 bin, and a minimum "
+            f"below the maximum, got {num_bins}, {min_prediction}, {max_prediction}"
+        )
+    newest = area.auprc(
+        window=window, n_tasks=n_tasks, grouped=grouped_auprc, undefined_groups=0.0, undefined=0.0
+    )
+    lifetime = binned.linear_auprc(
+        bins=num_bins, low=min_prediction, high=max_prediction, n_tasks=n_tasks, undefined=0.5
+    )
+    return collection({"newest": newest, "lifetime": lifetime})
+
+
+class AUPRCMetricComputation(RecMetricComputation):
+    """The newest examples, and AUPRC of them; see `recmetrics_jax.auprc`.
+
+    Args:
+        grouped_auprc: also report the mean of the AUPRC of groups; ``required_inputs`` then hold
+            ``grouping_keys``.
+        fused_update_limit: as in `RecMetric`.
+        num_bins: bins of scores of the lifetime value.
+        min_prediction: the lowest score of the first bin.
+        max_prediction: the highest score of the last bin.
+
+    Raises:
+        RecMetricException: if groups are asked for together with a fused update.
+    """
+
+    _factory = staticmethod(_auprc)
+
+
+class AUPRCMetric(RecMetric):
+    """AUPRC of each task: ``lifetime_auprc``, by bins, ``window_auprc``, ``window_grouped_auprc``.
+
+    >>> import numpy as np
+    >>> from recmetrics_jax.adapter.metrics_config import DefaultTaskInfo
+    >>> metric = AUPRCMetric(world_size=1, my_rank=0, batch_size=2, tasks=[DefaultTaskInfo])
+    >>> metric.update(
+    ...     predictions={"DefaultTask": np.array([0.75, 0.25])},
+    ...     labels={"DefaultTask": np.array([1.0, 0.0])},
+    ...     weights=None,
+    ... )
+    >>> round(metric.compute()["auprc-DefaultTask|window_auprc"].item(), 6)
+    1.0
+    """
+
+    _namespace = MetricNamespace.AUPRC
+    _computation_class = AUPRCMetricComputation

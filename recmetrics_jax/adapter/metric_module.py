@@ -1,0 +1,413 @@
+"""`RecMetricModule`: all metrics of a model, from its outputs to a dictionary of values.
+
+The class API of torchrec.metrics.metric_module.
+"""
+
+import abc
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from recmetrics_jax.adapter import _distributed
+from recmetrics_jax.adapter._module import Module
+from recmetrics_jax.adapter._tensors import Tensor, from_numpy
+from recmetrics_jax.adapter.accuracy import AccuracyMetric
+from recmetrics_jax.adapter.auc import AUCMetric
+from recmetrics_jax.adapter.auprc import AUPRCMetric
+from recmetrics_jax.adapter.calibration import CalibrationMetric
+from recmetrics_jax.adapter.ctr import CTRMetric
+from recmetrics_jax.adapter.mae import MAEMetric
+from recmetrics_jax.adapter.metrics_config import (
+    MetricsConfig,
+    RecMetricEnum,
+    RecMetricEnumBase,
+    RecTaskInfo,
+    StateMetricEnum,
+)
+from recmetrics_jax.adapter.metrics_namespace import (
+    MetricNamespace,
+    compose_customized_metric_key,
+    compose_metric_namespace,
+)
+from recmetrics_jax.adapter.model_utils import parse_task_model_outputs
+from recmetrics_jax.adapter.mse import MSEMetric
+from recmetrics_jax.adapter.multiclass_recall import MulticlassRecallMetric
+from recmetrics_jax.adapter.ndcg import NDCGMetric
+from recmetrics_jax.adapter.ne import NEMetric
+from recmetrics_jax.adapter.precision import PrecisionMetric
+from recmetrics_jax.adapter.rauc import RAUCMetric
+from recmetrics_jax.adapter.rec_metric import RecMetric, RecMetricList
+from recmetrics_jax.adapter.recall import RecallMetric
+from recmetrics_jax.adapter.throughput import ThroughputMetric
+from recmetrics_jax.adapter.weighted_avg import WeightedAvgMetric
+from recmetrics_jax.adapter.xauc import XAUCMetric
+
+logger = logging.getLogger(__name__)
+
+MetricValue = Tensor | float
+MetricsResult = dict[str, MetricValue]
+
+REC_METRICS_MAPPING: dict[RecMetricEnumBase, type[RecMetric]] = {
+    RecMetricEnum.NE: NEMetric,
+    RecMetricEnum.CTR: CTRMetric,
+    RecMetricEnum.CALIBRATION: CalibrationMetric,
+    RecMetricEnum.AUC: AUCMetric,
+    RecMetricEnum.AUPRC: AUPRCMetric,
+    RecMetricEnum.RAUC: RAUCMetric,
+    RecMetricEnum.MSE: MSEMetric,
+    RecMetricEnum.MAE: MAEMetric,
+    RecMetricEnum.MULTICLASS_RECALL: MulticlassRecallMetric,
+    RecMetricEnum.WEIGHTED_AVG: WeightedAvgMetric,
+    RecMetricEnum.ACCURACY: AccuracyMetric,
+    RecMetricEnum.NDCG: NDCGMetric,
+    RecMetricEnum.XAUC: XAUCMetric,
+    RecMetricEnum.PRECISION: PrecisionMetric,
+    RecMetricEnum.RECALL: RecallMetric,
+}
+"""The class of each metric in a `MetricsConfig`."""
+
+STATE_METRICS_NAMESPACE_MAPPING: dict[StateMetricEnum, MetricNamespace] = {
+    StateMetricEnum.OPTIMIZERS: MetricNamespace.OPTIMIZERS,
+    StateMetricEnum.MODEL_CONFIGURATOR: MetricNamespace.MODEL_CONFIGURATOR,
+}
+
+MODEL_METRIC_LABEL = "model"
+MEGABYTE = 1_000_000
+DISABLED = -1.0
+
+
+class StateMetric(abc.ABC):
+    """A source of further values: an optimizer's learning rate, say."""
+
+    @abc.abstractmethod
+    def get_metrics(self) -> dict[str, MetricValue]:
+        """The values by name."""
+
+
+class RecMetricModule(Module):
+    """All metrics of a model: parses its outputs, updates, and computes.
+
+    Args:
+        batch_size: examples in a batch, on this rank.
+        world_size: number of ranks.
+        rec_tasks: the tasks; outputs are parsed for all of them.
+        rec_metrics: the metrics.
+        throughput_metric: counts examples per second.
+        state_metrics: sources of further values, by their namespace.
+        compute_interval_steps: `should_compute` says yes once in so many updates.
+        min_compute_interval: if it or the next is given, the number of steps is changed once, at
+            the second `compute`, so that between computes there are about so many seconds.
+        max_compute_interval: the upper bound of these seconds.
+        memory_usage_limit_mb: above so many megabytes (10^6 bytes) of states,
+            `check_memory_usage` warns, and counts it in ``oom_count``.
+
+    Raises:
+        ValueError: if an interval is out of range.
+    """
+
+    batch_size: int
+    world_size: int
+    rec_tasks: list[RecTaskInfo]
+    rec_metrics: RecMetricList
+    throughput_metric: ThroughputMetric | None
+    state_metrics: dict[str, StateMetric]
+    memory_usage_limit_mb: float
+    memory_usage_mb_avg: float
+    oom_count: int
+    compute_count: int
+    last_compute_time: float
+
+    def __init__(
+        self,
+        batch_size: int,
+        world_size: int,
+        rec_tasks: list[RecTaskInfo] | None = None,
+        rec_metrics: RecMetricList | None = None,
+        throughput_metric: ThroughputMetric | None = None,
+        state_metrics: dict[str, StateMetric] | None = None,
+        compute_interval_steps: int = 100,
+        min_compute_interval: float = 0.0,
+        max_compute_interval: float = float("inf"),
+        memory_usage_limit_mb: float = 512,
+    ) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.world_size = world_size
+        self.rec_tasks = rec_tasks or []
+        self.rec_metrics = rec_metrics if rec_metrics is not None else RecMetricList([])
+        self.throughput_metric = throughput_metric
+        self.state_metrics = state_metrics or {}
+        self.trained_batches = 0
+        self.compute_count = 0
+        self.oom_count = 0
+        self.memory_usage_limit_mb = memory_usage_limit_mb
+        self.memory_usage_mb_avg = 0.0
+        self.compute_interval_steps = compute_interval_steps
+        self.last_compute_time = DISABLED
+        if max_compute_interval <= 0:
+            raise ValueError("Max compute interval should not be smaller than 0.0.")
+        if min_compute_interval < 0:
+            raise ValueError("Min compute interval should not be smaller than 0.0.")
+        is_default = min_compute_interval == 0.0 and max_compute_interval == math.inf
+        self.min_compute_interval = DISABLED if is_default else min_compute_interval
+        self.max_compute_interval = DISABLED if is_default else max_compute_interval
+        steps = from_numpy(np.array([compute_interval_steps], np.int32))
+        self.register_buffer("_compute_interval_steps", steps, persistent=False)
+
+    def update(self, model_out: dict[str, Tensor], **kwargs: Any) -> None:
+        """Takes in the outputs of a batch; call it once a batch.
+
+        Args:
+            model_out: arrays by name: labels, predictions and weights as the tasks name them, and
+                whatever further inputs metrics need (`get_required_inputs`).
+            **kwargs: passed on to the metrics.
+
+        Raises:
+            ValueError: if something is missing, or shapes do not fit; no state has changed then.
+            RecMetricException: likewise.
+        """
+        self._update_rec_metrics(model_out, **kwargs)
+        if self.throughput_metric is not None:
+            self.throughput_metric.update()
+        self.trained_batches += 1
+
+    def _update_rec_metrics(self, model_out: dict[str, Tensor], **kwargs: Any) -> None:
+        if not (len(self.rec_metrics) and self.rec_tasks):
+            return
+        labels, predictions, weights, required_inputs = parse_task_model_outputs(
+            self.rec_tasks, model_out, self.get_required_inputs()
+        )
+        if required_inputs:
+            kwargs["required_inputs"] = required_inputs
+        self.rec_metrics.update(predictions=predictions, labels=labels, weights=weights, **kwargs)
+
+    def should_compute(self) -> bool:
+        """Whether as many batches have been seen as there are between computes."""
+        return self.trained_batches % self.compute_interval_steps == 0
+
+    def compute(self) -> MetricsResult:
+        """All values, of all ranks together; all ranks must call.
+
+        Returns:
+            Values by key: those of the metrics, of throughput, and of the state metrics.
+        """
+        self.compute_count += 1
+        values: MetricsResult = {}
+        if len(self.rec_metrics):
+            self._adjust_compute_interval()
+            values |= self.rec_metrics.compute()
+        if self.throughput_metric is not None:
+            values |= self.throughput_metric.compute()
+        for namespace, component in self.state_metrics.items():
+            for name, value in component.get_metrics().items():
+                values[compose_customized_metric_key(namespace, name)] = value
+        return values
+
+    def local_compute(self) -> MetricsResult:
+        """The values of the metrics, of this rank alone."""
+        return self.rec_metrics.local_compute() if len(self.rec_metrics) else {}
+
+    def _adjust_compute_interval(self) -> None:
+        """Sets the steps between computes, once, by the seconds that the first ones took."""
+        now = time.time()
+        interval = now - self.last_compute_time
+        is_due = self.last_compute_time > 0 and self.min_compute_interval >= 0
+        self.last_compute_time = now
+        if not is_due:
+            return
+        shortest, longest = self.min_compute_interval, self.max_compute_interval
+        if not shortest <= interval <= longest:
+            seconds = interval / self.compute_interval_steps
+            if longest == math.inf:
+                wanted = shortest + 1
+            elif shortest == 0.0:
+                wanted = longest - (0.0 if longest <= 1 else 1.0)
+            else:
+                wanted = (shortest + longest) / 2
+            steps = max(int(wanted / seconds), 1) if seconds > 0 else self.compute_interval_steps
+            # Ranks measure different times, but must compute in the same step.
+            self.compute_interval_steps = max(_distributed.gather(steps))
+            self._compute_interval_steps[0] = self.compute_interval_steps
+        self.min_compute_interval = self.max_compute_interval = DISABLED
+
+    def sync(self) -> None:
+        """Replaces the states of metrics by those of all ranks together, until `unsync`.
+
+        To save a checkpoint: all ranks call this, rank 0 takes the state dict, all call `unsync`.
+        To restore it: all ranks call `reset`, and rank 0 alone loads the state dict.
+        """
+        self.rec_metrics.sync()
+
+    def unsync(self) -> None:
+        """Restores the states of this rank."""
+        self.rec_metrics.unsync()
+
+    def reset(self) -> None:
+        """Forgets all batches; throughput goes on."""
+        self.rec_metrics.reset()
+
+    def get_required_inputs(self) -> list[str] | None:
+        """The names of further arrays that metrics need in ``model_out``; None if none."""
+        return self.rec_metrics.get_required_inputs()
+
+    def get_memory_usage(self) -> int:
+        """The bytes of all arrays that the metrics hold."""
+        held: dict[Any, int] = {}
+        for metric in self.rec_metrics.rec_metrics:
+            held |= metric.get_memory_usage()
+        return sum(held.values())
+
+    def check_memory_usage(self, compute_count: int) -> None:
+        """Warns if the metrics hold more memory than allowed, or grow.
+
+        Args:
+            compute_count: how often this has been called, for the average; 100 calls are taken
+                to settle.
+        """
+        usage = self.get_memory_usage() / MEGABYTE
+        if usage > self.memory_usage_limit_mb:
+            self.oom_count += 1
+            logger.warning(
+                "RecMetrics is using %.3f MB. This is larger than the limit of %s MB. It has been "
+                "so %d times.",
+                usage,
+                self.memory_usage_limit_mb,
+                self.oom_count,
+            )
+        if compute_count > 100 and usage > 1.2 * self.memory_usage_mb_avg:
+            logger.warning(
+                "RecMetrics is using %.3f MB, more than 1.2 times its average, %.3f MB.",
+                usage,
+                self.memory_usage_mb_avg,
+            )
+        count = max(compute_count, 1)
+        self.memory_usage_mb_avg = (self.memory_usage_mb_avg * (count - 1) + usage) / count
+
+
+def _generate_rec_metrics(
+    config: MetricsConfig, world_size: int, my_rank: int, batch_size: int, process_group: Any
+) -> RecMetricList:
+    metrics = []
+    for name, definition in config.rec_metrics.items():
+        if bool(definition.rec_tasks) == bool(definition.rec_task_indices):
+            given = "both" if definition.rec_tasks else "neither"
+            raise ValueError(
+                f"rec_tasks and rec_task_indices of {name}: expected one of them, got {given}"
+            )
+        if name not in REC_METRICS_MAPPING:
+            raise ValueError(
+                f"rec_metrics: expected one of {[str(known) for known in REC_METRICS_MAPPING]}, "
+                f"got {name}"
+            )
+        tasks = definition.rec_tasks or [
+            config.rec_tasks[index] for index in definition.rec_task_indices
+        ]
+        metrics.append(
+            REC_METRICS_MAPPING[name](
+                world_size=world_size,
+                my_rank=my_rank,
+                batch_size=batch_size,
+                tasks=tasks,
+                compute_mode=config.rec_compute_mode,
+                window_size=definition.window_size,
+                fused_update_limit=config.fused_update_limit,
+                compute_on_all_ranks=config.compute_on_all_ranks,
+                should_validate_update=config.should_validate_update,
+                process_group=process_group,
+                **(definition.arguments or {}),
+            )
+        )
+    return RecMetricList(metrics)
+
+
+def _generate_state_metrics(
+    config: MetricsConfig, mapping: Mapping[StateMetricEnum, StateMetric]
+) -> dict[str, StateMetric]:
+    state_metrics = {}
+    for name in config.state_metrics:
+        namespace = STATE_METRICS_NAMESPACE_MAPPING.get(name)
+        if namespace is None:
+            raise ValueError(f"state_metrics: expected StateMetricEnum, got {name!r}")
+        if name not in mapping:
+            raise KeyError(f"state_metrics_mapping: expected an entry for {name!r}, got none")
+        state_metrics[compose_metric_namespace(namespace, str(namespace))] = mapping[name]
+    return state_metrics
+
+
+def generate_metric_module(
+    metric_class: type[RecMetricModule],
+    metrics_config: MetricsConfig,
+    batch_size: int,
+    world_size: int,
+    my_rank: int,
+    state_metrics_mapping: dict[StateMetricEnum, StateMetric],
+    device: Any,
+    process_group: Any = None,
+    batch_size_stages: list[Any] | None = None,
+    module_kwargs: dict[str, Any] | None = None,
+) -> RecMetricModule:
+    """Builds the module of all metrics that a configuration names.
+
+    Args:
+        metric_class: `RecMetricModule`, or a subclass.
+        metrics_config: the metrics, and their tasks.
+        batch_size: examples in a batch, on this rank.
+        world_size: number of ranks.
+        my_rank: the rank of this process.
+        state_metrics_mapping: the sources of the state metrics in the configuration.
+        device: where the module is to be; states of metrics stay on the CPU.
+        process_group: the ranks; None for all.
+        batch_size_stages: batch sizes that throughput counts with, by number of batches.
+        module_kwargs: further arguments of ``metric_class``.
+
+    Returns:
+        A ``metric_class``.
+
+    Raises:
+        ValueError: if a metric is unknown, or has both ``rec_tasks`` and ``rec_task_indices``, or
+            neither.
+        KeyError: if a state metric has no source.
+
+    >>> from recmetrics_jax.adapter.metrics_config import DefaultMetricsConfig
+    >>> module = generate_metric_module(
+    ...     RecMetricModule, DefaultMetricsConfig, 4, 1, 0, {}, device="cpu"
+    ... )
+    >>> import numpy as np
+    >>> module.update(
+    ...     {
+    ...         "label": np.array([1.0, 0.0, 0.0, 0.0]),
+    ...         "prediction": np.full(4, 0.25),
+    ...         "weight": np.ones(4),
+    ...     }
+    ... )
+    >>> round(module.compute()["ne-DefaultTask|window_ne"].item(), 6)
+    1.0
+    """
+    throughput = metrics_config.throughput_metric
+    module = metric_class(
+        batch_size=batch_size,
+        world_size=world_size,
+        rec_tasks=metrics_config.rec_tasks,
+        rec_metrics=_generate_rec_metrics(
+            metrics_config, world_size, my_rank, batch_size, process_group
+        ),
+        throughput_metric=throughput
+        and ThroughputMetric(
+            batch_size=batch_size,
+            world_size=world_size,
+            window_seconds=throughput.window_size,
+            warmup_steps=throughput.warmup_steps,
+            batch_size_stages=batch_size_stages,
+        ),
+        state_metrics=_generate_state_metrics(metrics_config, state_metrics_mapping),
+        compute_interval_steps=metrics_config.compute_interval_steps,
+        min_compute_interval=metrics_config.min_compute_interval,
+        max_compute_interval=metrics_config.max_compute_interval,
+        **(module_kwargs or {}),
+    )
+    module.to(device)
+    return module

@@ -1,0 +1,174 @@
+"""Mean squared error, its root, and R squared; the class API of torchrec.metrics.mse."""
+
+from typing import Any
+
+import jax
+
+from recmetrics_jax._src.base import Metric, Values
+from recmetrics_jax._src.build import sum_metric
+from recmetrics_jax._src.metrics import regression
+from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
+from recmetrics_jax.adapter._functions import apply_to_sums, fields, term_sums
+from recmetrics_jax.adapter._tensors import Tensor
+from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
+from recmetrics_jax.adapter.rec_metric import RecMetric
+
+ERROR_SUM = "error_sum"
+WEIGHTED_NUM_SAMPLES = "weighted_num_samples"
+LABEL_SUM = "label_sum"
+LABEL_SQUARED_SUM = "label_squared_sum"
+
+
+def compute_mse(error_sum: Tensor, weighted_num_samples: Tensor) -> Tensor:
+    """Mean squared error: the sum of errors over that of weights.
+
+    Args:
+        error_sum: the weighted sum of errors, ``[n_tasks]``.
+        weighted_num_samples: the sum of weights, ``[n_tasks]``.
+
+    Returns:
+        ``float64[n_tasks]``; 0 without weight.
+
+    >>> import numpy as np
+    >>> compute_mse(np.array([1.0, 1.0]), np.array([4.0, 0.0])).tolist()
+    [0.25, 0.0]
+    """
+    return apply_to_sums(
+        lambda sums: regression.mse_values(sums, undefined=0.0)["mse"],
+        regression.ErrorSums,
+        error_sum=error_sum,
+        weighted_num_samples=weighted_num_samples,
+    )
+
+
+def compute_rmse(error_sum: Tensor, weighted_num_samples: Tensor) -> Tensor:
+    """The root of the mean squared error.
+
+    Args:
+        error_sum: the weighted sum of errors, ``[n_tasks]``.
+        weighted_num_samples: the sum of weights, ``[n_tasks]``.
+
+    Returns:
+        ``float64[n_tasks]``; 0 without weight.
+
+    >>> import numpy as np
+    >>> compute_rmse(np.array([1.0, 1.0]), np.array([4.0, 0.0])).tolist()
+    [0.5, 0.0]
+    """
+    return apply_to_sums(
+        lambda sums: regression.mse_values(sums, undefined=0.0)["rmse"],
+        regression.ErrorSums,
+        error_sum=error_sum,
+        weighted_num_samples=weighted_num_samples,
+    )
+
+
+def compute_r_squared(
+    error_sum: Tensor,
+    weighted_num_samples: Tensor,
+    label_sum: Tensor,
+    label_squared_sum: Tensor,
+) -> Tensor:
+    """R squared: one minus the squared errors over those of always predicting the mean label.
+
+    Args:
+        error_sum: the weighted sum of squared errors, ``[n_tasks]``.
+        weighted_num_samples: the sum of weights, ``[n_tasks]``.
+        label_sum: the sum of ``w y``, ``[n_tasks]``.
+        label_squared_sum: the sum of ``w y^2``, ``[n_tasks]``.
+
+    Returns:
+        ``float64[n_tasks]``; 1 where labels are constant, up to rounding, and NaN without weight.
+    """
+    return apply_to_sums(
+        lambda sums: regression.r_squared(sums, undefined=1.0),
+        regression.RSquaredSums,
+        error_sum=error_sum,
+        weighted_num_samples=weighted_num_samples,
+        label_sum=label_sum,
+        label_squared_sum=label_squared_sum,
+    )
+
+
+def compute_error_sum(labels: Tensor, predictions: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of squared errors.
+
+    Args:
+        labels: ``[n_tasks, N]``.
+        predictions: ``[n_tasks, N]``.
+        weights: ``[n_tasks, N]``.
+
+    Returns:
+        ``float64[n_tasks]``: the sum of ``w (y - p)^2``.
+    """
+    terms = {ERROR_SUM: regression.mse_terms.error_sum}
+    return term_sums(terms, labels, predictions, weights, in_float64=[ERROR_SUM])[ERROR_SUM]
+
+
+def get_mse_states(labels: Tensor, predictions: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    """What a batch adds to the states of MSE and R squared.
+
+    Args:
+        labels: ``[n_tasks, N]``.
+        predictions: ``[n_tasks, N]``.
+        weights: ``[n_tasks, N]``.
+
+    Returns:
+        ``error_sum``, in float64, ``weighted_num_samples``, ``label_sum`` and
+        ``label_squared_sum``, each ``[n_tasks]``.
+    """
+    terms = fields(regression.r_squared_terms)
+    return term_sums(terms, labels, predictions, weights, in_float64=[ERROR_SUM])
+
+
+def _mse(*, include_r_squared: bool = False, **options: Any) -> Metric:
+    if not include_r_squared:
+        return regression.mse(undefined=0.0, **options)
+
+    def values(sums: regression.RSquaredSums[jax.Array]) -> Values:
+        return {
+            **regression.mse_values(sums, undefined=0.0),
+            "r_squared": regression.r_squared(sums, undefined=1.0),
+        }
+
+    return sum_metric(regression.r_squared_terms, values, **options)
+
+
+class MSEMetricComputation(RecMetricComputation):
+    """The states of MSE; see `recmetrics_jax.mse`.
+
+    Args:
+        include_r_squared: also report R squared.
+    """
+
+    _factory = staticmethod(_mse)
+
+    def _compute(self) -> list[MetricComputationReport]:
+        # In the order of the reference: first MSE and RMSE of the lifetime, R squared last.
+        scopes = [MetricPrefix.LIFETIME, MetricPrefix.WINDOW]
+        return sorted(
+            super()._compute(),
+            key=lambda report: (
+                report.name is MetricName.R_SQUARED,
+                scopes.index(report.metric_prefix),
+            ),
+        )
+
+
+class MSEMetric(RecMetric):
+    """Mean squared error of each task, ``lifetime_mse``, ``lifetime_rmse``, and of the window.
+
+    >>> import numpy as np
+    >>> from recmetrics_jax.adapter.metrics_config import DefaultTaskInfo
+    >>> metric = MSEMetric(world_size=1, my_rank=0, batch_size=2, tasks=[DefaultTaskInfo])
+    >>> metric.update(
+    ...     predictions={"DefaultTask": np.array([0.5, 0.5])},
+    ...     labels={"DefaultTask": np.array([1.0, 0.0])},
+    ...     weights=None,
+    ... )
+    >>> round(metric.compute()["mse-DefaultTask|lifetime_rmse"].item(), 6)
+    0.5
+    """
+
+    _namespace = MetricNamespace.MSE
+    _computation_class = MSEMetricComputation

@@ -1,0 +1,162 @@
+"""Normalized entropy and logloss; the class API of torchrec.metrics.ne."""
+
+import math
+from typing import Any
+
+import jax
+
+from recmetrics_jax._src.base import Metric, Values
+from recmetrics_jax._src.build import sum_metric
+from recmetrics_jax._src.metrics import entropy
+from recmetrics_jax._src.terms import Term
+from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._functions import apply, apply_to_sums, fields, term_sums
+from recmetrics_jax.adapter._tensors import Tensor
+from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
+from recmetrics_jax.adapter.rec_metric import RecMetric
+
+ETA = entropy.ETA
+
+
+def compute_cross_entropy(
+    labels: Tensor, predictions: Tensor, weights: Tensor, eta: float
+) -> Tensor:
+    """The weighted cross entropy of each example, in bits.
+
+    Args:
+        labels: ``[..., N]``.
+        predictions: ``[..., N]``; never modified.
+        weights: ``[..., N]``.
+        eta: predictions are clamped to ``[eta, 1 - eta]``.
+
+    Returns:
+        ``float64[..., N]``: ``-w (y log2 p + (1 - y) log2(1 - p))``.
+
+    >>> import numpy as np
+    >>> compute_cross_entropy(np.ones(2), np.array([0.5, 0.25]), np.ones(2), 1e-12).tolist()
+    [1.0, 2.0]
+    """
+    return apply(
+        lambda y, p, w: entropy.weighted_cross_entropy(y, p, w, eta), labels, predictions, weights
+    )
+
+
+def compute_ne(
+    ce_sum: Tensor,
+    weighted_num_samples: Tensor,
+    pos_labels: Tensor,
+    neg_labels: Tensor,
+    eta: float,
+    allow_missing_label_with_zero_weight: bool = False,
+) -> Tensor:
+    """Normalized entropy: cross entropy over that of always predicting the mean label.
+
+    Args:
+        ce_sum: sum of cross entropies, ``[n_tasks]``.
+        weighted_num_samples: sum of weights, ``[n_tasks]``.
+        pos_labels: sum of ``w y``, ``[n_tasks]``.
+        neg_labels: sum of ``w (1 - y)``, ``[n_tasks]``.
+        eta: the mean label is clamped to ``[eta, 1 - eta]``.
+        allow_missing_label_with_zero_weight: give ``eta`` where there is no weight; else NaN.
+
+    Returns:
+        ``float64[n_tasks]``.
+    """
+    undefined = eta if allow_missing_label_with_zero_weight else math.nan
+    return apply_to_sums(
+        lambda sums: entropy.clamped_normalized_entropy(sums, undefined, eta),
+        entropy.NESums,
+        cross_entropy_sum=ce_sum,
+        weighted_num_samples=weighted_num_samples,
+        pos_labels=pos_labels,
+        neg_labels=neg_labels,
+    )
+
+
+def compute_logloss(ce_sum: Tensor, pos_labels: Tensor, neg_labels: Tensor, eta: float) -> Tensor:
+    """Cross entropy per unit of weight, in bits; 0 without weight.
+
+    Args:
+        ce_sum: sum of cross entropies, ``[n_tasks]``.
+        pos_labels: sum of ``w y``, ``[n_tasks]``.
+        neg_labels: sum of ``w (1 - y)``, ``[n_tasks]``.
+        eta: the least weight that is divided by.
+
+    Returns:
+        ``float64[n_tasks]``.
+    """
+    return apply(
+        lambda ce, positive, negative: entropy.mean_cross_entropy(
+            entropy.NESums(ce, jax.numpy.maximum(positive + negative, eta), positive, negative), 0.0
+        ),
+        ce_sum,
+        pos_labels,
+        neg_labels,
+    )
+
+
+def get_ne_states(
+    labels: Tensor, predictions: Tensor, weights: Tensor, eta: float
+) -> dict[str, Tensor]:
+    """What a batch adds to the states of NE.
+
+    Args:
+        labels: ``[n_tasks, N]``.
+        predictions: ``[n_tasks, N]``.
+        weights: ``[n_tasks, N]``.
+        eta: predictions are clamped to ``[eta, 1 - eta]``.
+
+    Returns:
+        ``cross_entropy_sum``, in float64, ``weighted_num_samples``, ``pos_labels`` and
+        ``neg_labels``, each ``[n_tasks]``.
+    """
+    terms = {
+        **fields(entropy.ne_terms),
+        "cross_entropy_sum": Term(entropy.cross_entropy, (eta,)),
+    }
+    return term_sums(terms, labels, predictions, weights, in_float64=["cross_entropy_sum"])
+
+
+def _ne(
+    *,
+    include_logloss: bool = False,
+    allow_missing_label_with_zero_weight: bool = False,
+    **options: Any,
+) -> Metric:
+    undefined = ETA if allow_missing_label_with_zero_weight else math.nan
+
+    def values(sums: entropy.NESums[jax.Array]) -> Values:
+        named = {"ne": entropy.clamped_normalized_entropy(sums, undefined)}
+        if include_logloss:
+            named["logloss"] = entropy.mean_cross_entropy(sums, 0.0)
+        return named
+
+    return sum_metric(entropy.ne_terms, values, **options)
+
+
+class NEMetricComputation(RecMetricComputation):
+    """The states of normalized entropy; see `recmetrics_jax.ne`.
+
+    Args:
+        include_logloss: also report logloss.
+        allow_missing_label_with_zero_weight: report ``eta`` for tasks without weight; else NaN.
+    """
+
+    _factory = staticmethod(_ne)
+    eta: float = ETA
+
+
+class NEMetric(RecMetric):
+    """Normalized entropy of each task: ``lifetime_ne``, ``window_ne``, on request ``logloss``.
+
+    >>> import numpy as np
+    >>> from recmetrics_jax.adapter.metrics_config import DefaultTaskInfo
+    >>> ne = NEMetric(world_size=1, my_rank=0, batch_size=4, tasks=[DefaultTaskInfo])
+    >>> quarter = {"DefaultTask": np.full(4, 0.25)}
+    >>> ne.update(predictions=quarter, labels={"DefaultTask": np.eye(4)[0]}, weights=None)
+    >>> round(ne.compute()["ne-DefaultTask|lifetime_ne"].item(), 6)
+    1.0
+    """
+
+    _namespace = MetricNamespace.NE
+    _computation_class = NEMetricComputation

@@ -1,0 +1,63 @@
+"""Weighted average of the predictions; the class API of torchrec.metrics.weighted_avg."""
+
+import math
+from typing import Any
+
+from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.metrics import rates
+from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._functions import apply_to_sums
+from recmetrics_jax.adapter._tensors import Tensor
+from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
+from recmetrics_jax.adapter.rec_metric import RecMetric
+
+
+def get_mean(value_sum: Tensor, num_samples: Tensor) -> Tensor:
+    """A mean.
+
+    Args:
+        value_sum: sum of ``w p``, ``[n_tasks]``.
+        num_samples: sum of ``w``, ``[n_tasks]``.
+
+    Returns:
+        ``float64[n_tasks]``: their ratio, NaN without weight.
+
+    >>> import numpy as np
+    >>> get_mean(np.array([1.0, 0.0]), np.array([2.0, 0.0])).tolist()
+    [0.5, nan]
+    """
+    return apply_to_sums(
+        lambda sums: rates.weighted_avg_values(sums, undefined=math.nan)["weighted_avg"],
+        rates.WeightedAvgSums,
+        weighted_sum=value_sum,
+        weighted_num_samples=num_samples,
+    )
+
+
+def _weighted_avg(**options: Any) -> Metric:
+    return rates.weighted_avg(**options)
+
+
+class WeightedAvgMetricComputation(RecMetricComputation):
+    """The states of the weighted average; see `recmetrics_jax.weighted_avg`."""
+
+    _factory = staticmethod(_weighted_avg)
+
+
+class WeightedAvgMetric(RecMetric):
+    """Weighted mean prediction by task, ``lifetime_weighted_avg`` and ``window_weighted_avg``.
+
+    >>> import numpy as np
+    >>> from recmetrics_jax.adapter.metrics_config import DefaultTaskInfo
+    >>> metric = WeightedAvgMetric(world_size=1, my_rank=0, batch_size=2, tasks=[DefaultTaskInfo])
+    >>> metric.update(
+    ...     predictions={"DefaultTask": np.array([0.5, 0.25])},
+    ...     labels={"DefaultTask": np.array([1.0, 0.0])},
+    ...     weights=None,
+    ... )
+    >>> round(metric.compute()["weighted_avg-DefaultTask|lifetime_weighted_avg"].item(), 6)
+    0.375
+    """
+
+    _namespace = MetricNamespace.WEIGHTED_AVG
+    _computation_class = WeightedAvgMetricComputation
