@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,9 +20,9 @@ from recmetrics_jax.adapter._declared import (
     hashable,
     is_persistent,
     option_names,
+    padded,
     padded_length,
     samples_as_inputs,
-    stacked,
 )
 from recmetrics_jax.adapter._states import (
     RecMetricException,
@@ -215,14 +215,19 @@ class RecMetricComputation(States, abc.ABC):
         """
         self.pre_compute()
         with synced([self]), no_grad():
-            return self._reports()
+            return self._compute() if self._my_rank == 0 or self._compute_on_all_ranks else []
 
-    def _reports(self) -> list[MetricComputationReport]:
-        return self._compute() if self._my_rank == 0 or self._compute_on_all_ranks else []
+    def _in_order(self, reports: list[MetricComputationReport]) -> list[MetricComputationReport]:
+        """The reports of a factory's values in the order in which they are given."""
+        return reports
 
     def _is_declared(self) -> bool:
         """Whether `update` does what the factory says, and nothing else."""
         return type(self).update is _declared_update
+
+    def _computes_as_declared(self) -> bool:
+        """Whether the values are those of the factory, and no others."""
+        return type(self)._compute is _declared_compute
 
     def local_compute(self) -> list[MetricComputationReport]:
         """The values of this rank alone."""
@@ -259,7 +264,7 @@ class RecMetricComputation(States, abc.ABC):
                     f"{rows['predictions'].shape}; got {rows[name].shape}"
                 )
         length = padded_length(shape[1])
-        p, y, w = (stacked(list(array), length) for array in rows.values())
+        p, y, w = (padded(array, length) for array in rows.values())
         keys = {}
         for name in self._declared.keys:
             key = as_keys(required_inputs[name])
@@ -267,7 +272,7 @@ class RecMetricComputation(States, abc.ABC):
                 key = np.broadcast_to(key.reshape(1, -1), shape)
             elif key.size != shape[0] * shape[1]:
                 raise ValueError(f"{name}: expected {shape[1]} or {shape} numbers, got {key.shape}")
-            keys[name] = stacked(list(key.reshape(shape)), length, np.int64)
+            keys[name] = padded(key.reshape(shape), length, np.int64)
         return Inputs(p, y, w, np.full(self._n_tasks, shape[1], np.int32), keys)
 
     def _check_given(
@@ -289,14 +294,22 @@ class RecMetricComputation(States, abc.ABC):
 
     def _contribute(self, contributions: Contributions, tasks: slice) -> None:
         """Adds what an update contributes; cannot fail."""
-        n = int(contributions.inputs.counts[tasks].max(initial=0))
-        with self._local_states():
-            for name, sums in contributions.sums(self._declared, tasks).items():
-                state = getattr(self, name)
-                state += sums
-                window_name = f"window_{name}"
-                if self._batch_window_buffers and window_name in self._batch_window_buffers:
-                    self._push(window_name, sums, n)
+        if self._is_synced:
+            with self._local_states():
+                self._add(contributions, tasks)
+        else:
+            self._add(contributions, tasks)
+
+    def _add(self, contributions: Contributions, tasks: slice) -> None:
+        n = int(contributions.inputs.counts[tasks.start or 0])
+        windows = self._batch_window_buffers or ()
+        for name, sums in contributions.sums(self._declared, tasks):
+            state = getattr(self, name)
+            state += sums
+            window_name = f"window_{name}"
+            if window_name in windows:
+                self._push(window_name, sums, n)
+        if self._keeps_samples:
             self._append(contributions.samples(self._declared, tasks), n)
 
     def _append(self, samples: Mapping[str, Tensor], n: int) -> None:
@@ -310,8 +323,7 @@ class RecMetricComputation(States, abc.ABC):
             if drop:
                 chunks[0] = chunks[0][:, drop:]
             setattr(self, name, chunks)
-        if samples:
-            self._num_samples = min(self._num_samples + n, self._window_size)
+        self._num_samples = min(self._num_samples + n, self._window_size)
 
 
 def _options(
@@ -345,29 +357,52 @@ def _declared_update(
 
 
 def _declared_compute(self: RecMetricComputation) -> list[MetricComputationReport]:
-    declaration = self._declared
-    lifetime = declaration.values_of_sums({name: getattr(self, name) for name in declaration.terms})
-    windows = declaration.values_of_sums(
+    return reports_of([self])[0]
+
+
+def reports_of(
+    computations: Sequence[RecMetricComputation],
+) -> list[list[MetricComputationReport]]:
+    """The reports of computations with one declaration, by one compiled call."""
+    declaration = computations[0]._declared
+    lifetimes = [{name: getattr(c, name) for name in declaration.terms} for c in computations]
+    windows = [
         {
-            name: self.get_window_state(name)
+            name: c.get_window_state(name)
             for name in declaration.terms
-            if self.get_window_state_name(name) in self._defaults
+            if c.get_window_state_name(name) in c._defaults
         }
-    )
-    reports = []
-    for name in {**lifetime, **windows}:
-        for prefix, values in (MetricPrefix.LIFETIME, lifetime), (MetricPrefix.WINDOW, windows):
+        for c in computations
+    ]
+    if windows[0].keys() == lifetimes[0].keys():
+        values = declaration.values_of_sums([*lifetimes, *windows])
+        pairs = list(zip(values[: len(computations)], values[len(computations) :], strict=True))
+    else:
+        pairs = list(zip(*map(declaration.values_of_sums, (lifetimes, windows)), strict=True))
+    return [
+        computation._in_order([*_reports_of_sums(*pair), *_reports_of_samples(computation)])
+        for computation, pair in zip(computations, pairs, strict=True)
+    ]
+
+
+def _reports_of_sums(
+    lifetime: Mapping[str, np.ndarray], window: Mapping[str, np.ndarray]
+) -> Iterator[MetricComputationReport]:
+    for name in {**lifetime, **window}:
+        for prefix, values in (MetricPrefix.LIFETIME, lifetime), (MetricPrefix.WINDOW, window):
             if name in values:
-                reports.append(_report(name, prefix, values[name]))
+                yield _report(name, prefix, values[name])
+
+
+def _reports_of_samples(computation: RecMetricComputation) -> Iterator[MetricComputationReport]:
+    declaration = computation._declared
     if declaration.program.samples:
         names = (*SAMPLE_STATES, *declaration.sample_keys)
-        held = {name: getattr(self, name) if self._num_samples else [] for name in names}
-        values = declaration.values_of_samples(samples_as_inputs(held, self._n_tasks))
-        reports += [
-            _report(name, MetricPrefix.WINDOW, value.astype(np.float32))
-            for name, value in values.items()
-        ]
-    return reports
+        has_any = computation._num_samples > 0
+        held = {name: getattr(computation, name) if has_any else [] for name in names}
+        values = declaration.values_of_samples(samples_as_inputs(held, computation._n_tasks))
+        for name, value in values.items():
+            yield _report(name, MetricPrefix.WINDOW, value.astype(np.float32))
 
 
 _declared_update.__doc__ = RecMetricComputation.update.__doc__

@@ -9,7 +9,8 @@ Shapes: ``T`` tasks, ``N`` examples, padded to one of few lengths, ``C`` classes
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.base import Batch, Metric
-from recmetrics_jax._src.program import Columns, Program, SampleMember, reduce_terms
+from recmetrics_jax._src.program import Program, reduce_terms
 from recmetrics_jax._src.terms import BinnedTerm, Term
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, to_numpy
 
 SAMPLE_STATES = ("predictions", "labels", "weights")
+CHUNK = 2048
 _OF_THE_ADAPTER = {"n_tasks": 1, "window": 1}
 
 
@@ -59,20 +61,32 @@ def padded_length(n: int) -> int:
 def stacked(rows: Sequence[np.ndarray], length: int, dtype: Any = None) -> np.ndarray:
     """Rows of the examples of each task as one array, padded with zeros to ``length``.
 
-    Without a ``dtype`` it is the one of float32 and float64 that holds all rows. A single row that
-    is as long, and of that dtype, is not copied.
+    Without a ``dtype`` it is the one of float32 and float64 that holds all rows.
     """
-    if dtype is None:
-        is_single = all(x.dtype == np.float32 or x.dtype.itemsize == 1 for x in rows)
-        dtype = np.dtype(np.float32 if is_single else np.float64)
-    longest = max(rows, key=len)
-    if len(rows) == 1 and len(longest) == length and longest.dtype == dtype:
-        return longest[None]
-    array = np.zeros((len(rows), length, *longest.shape[1:]), dtype)
+    shape = max(rows, key=len).shape
+    array = np.zeros((len(rows), length, *shape[1:]), dtype or _float_type(rows))
     for of_task, row in zip(array, rows, strict=True):
         if len(row):
             of_task[: len(row)] = row
     return array
+
+
+def padded(x: np.ndarray, length: int, dtype: Any = None) -> np.ndarray:
+    """``[T, N, ...]`` padded with zeros to ``[T, length, ...]``, as in `stacked`.
+
+    It is not copied if it is as long, and of that dtype, already.
+    """
+    dtype = dtype or _float_type([x])
+    if x.shape[1] == length and x.dtype == dtype:
+        return x
+    array = np.zeros((len(x), length, *x.shape[2:]), dtype)
+    array[:, : x.shape[1]] = x
+    return array
+
+
+def _float_type(arrays: Sequence[np.ndarray]) -> np.dtype:
+    is_single = all(x.dtype == np.float32 or x.dtype.itemsize == 1 for x in arrays)
+    return np.dtype(np.float32 if is_single else np.float64)
 
 
 def as_keys(x: Any) -> np.ndarray:
@@ -150,11 +164,11 @@ class Declaration:
 
     @functools.cached_property
     def _values_of_sums(self) -> dict[tuple[str, ...], Callable[[Any], dict[str, jax.Array]]]:
-        """The compiled formulas, by the states that they are given."""
+        """The compiled formulas, by the names of the states that they are given."""
         return {}
 
-    def values_of_sums(self, sums: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """The values of sums, ``[T]`` or ``[T, C]``, by name."""
+    def values_of_sums(self, sums: Sequence[Mapping[str, Tensor]]) -> list[dict[str, np.ndarray]]:
+        """The values of some sets of sums, ``[T]`` or ``[T, C]``, by name; one compiled call."""
 
         def values(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
             results = {}
@@ -165,8 +179,14 @@ class Declaration:
                     results |= member.values(structure.unflatten([sums[n] for n in names]))
             return results
 
-        function = self._values_of_sums.setdefault(tuple(sums), _jitted_in_order(values))
-        return _evaluated(function, {name: to_numpy(x) for name, x in sums.items()})
+        names = tuple(sums[0])
+        if not names:
+            return [{} for _ in sums]
+        if names not in self._values_of_sums:
+            self._values_of_sums[names] = _jitted_in_order(jax.vmap(values))
+        stacked_sums = {name: np.stack([to_numpy(x[name]) for x in sums]) for name in names}
+        results = _evaluated(self._values_of_sums[names], stacked_sums)
+        return [{name: value[i] for name, value in results.items()} for i in range(len(sums))]
 
     @functools.cached_property
     def _values_of_samples(self) -> Callable[..., dict[str, jax.Array]]:
@@ -255,23 +275,57 @@ def _batch(inputs: Inputs) -> Batch:
     )
 
 
+def _sums(terms: Iterable[Term], batch: Batch) -> jax.Array:
+    """The sums of terms over a batch, ``float64[T, K]``; in an x64 scope."""
+    batch = batch._replace(
+        predictions=batch.predictions.astype(jnp.float64),
+        labels=batch.labels.astype(jnp.float64),
+        weights=batch.weights.astype(jnp.float64),
+    )
+    # No example is bad: what a NaN touches becomes NaN by arithmetic, as in the reference.
+    nothing = jnp.zeros((batch.mask.shape[0], 1), bool)
+    return reduce_terms({term: term.evaluate(batch) for term in terms}, nothing)
+
+
+def _sums_by_chunks(terms: Sequence[Term], batch: Batch) -> jax.Array:
+    """As `_sums`, part by part of the examples, for terms of single examples.
+
+    XLA writes each term out before it adds it up, which for a large batch is ten times as slow in
+    memory as it is in the cache.
+    """
+    length = batch.mask.shape[1]
+    chunk = min(length & -length, CHUNK)
+    if length < 2 * CHUNK or not terms:
+        return _sums(terms, batch) if terms else jnp.zeros((batch.mask.shape[0], 0))
+
+    def add(total: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
+        part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, chunk, 1), batch)
+        return total + _sums(terms, part), None
+
+    nothing = jnp.zeros((batch.mask.shape[0], sum(term.size for term in terms)))
+    return jax.lax.scan(add, nothing, jnp.arange(0, length, chunk))[0]
+
+
 @functools.cache
-def _statistics(terms: tuple[Term, ...]) -> tuple[Columns, Callable[[Inputs], jax.Array]]:
-    """The columns of some terms, and the compiled function from inputs to ``float64[T, K]``."""
-    columns = Columns(terms)
+def _statistics(
+    terms: tuple[Term, ...],
+) -> tuple[dict[Term, int], Callable[[Inputs], jax.Array]]:
+    """Where the sums of each term begin, and the compiled function to them, ``float64[K, T]``."""
+    of_examples = [term for term in terms if not term.is_summed]
+    of_batches = [term for term in terms if term.is_summed]
+    order = (*of_examples, *of_batches)
+    ends = list(itertools.accumulate(term.size for term in order))
+    starts = {term: end - term.size for term, end in zip(order, ends, strict=True)}
 
     @jax.jit
     def statistics(inputs: Inputs) -> jax.Array:
         batch = _batch(inputs)
-        batch = batch._replace(
-            predictions=batch.predictions.astype(jnp.float64),
-            labels=batch.labels.astype(jnp.float64),
-            weights=batch.weights.astype(jnp.float64),
-        )
-        evaluated = {term: term.evaluate(batch) for term in columns.starts}
-        return reduce_terms(evaluated, jnp.zeros((batch.mask.shape[0], 1), bool))
+        sums = _sums_by_chunks(of_examples, batch)
+        if of_batches:
+            sums = jnp.concatenate([sums, _sums(of_batches, batch)], axis=1)
+        return sums.T
 
-    return columns, statistics
+    return starts, statistics
 
 
 class Contributions:
@@ -280,18 +334,21 @@ class Contributions:
     def __init__(self, declarations: Iterable[Declaration], inputs: Inputs):
         self.inputs = inputs
         terms = dict.fromkeys(t for d in declarations for t in d.terms.values())
-        self._columns, statistics = _statistics(tuple(terms))
-        with jax.enable_x64(True):
-            self._packed = np.array(statistics(inputs)) if terms else np.zeros((0, 0))
+        if terms:
+            self._starts, statistics = _statistics(tuple(terms))
+            with jax.enable_x64(True):
+                packed = from_numpy(np.array(statistics(inputs)))
+            self._by_row, self._packed = list(packed), packed
 
-    def sums(self, declaration: Declaration, tasks: slice) -> dict[str, Tensor]:
+    def sums(self, declaration: Declaration, tasks: slice) -> Iterator[tuple[str, Tensor]]:
         """The sums of ``inputs`` for each state of a declaration, ``float64[T, *shape]``."""
-        sums = {}
         for name, term in declaration.terms.items():
-            start = self._columns.starts[term]
-            column = self._packed[tasks, start : start + term.size]
-            sums[name] = from_numpy(column.reshape(-1, *term.shape))
-        return sums
+            start = self._starts[term]
+            if term.shape:
+                sums = self._packed[start : start + term.size, tasks].T
+                yield name, sums.reshape(-1, *term.shape)
+            else:
+                yield name, self._by_row[start][tasks]
 
     @functools.cached_property
     def _rows(self) -> Inputs:
@@ -329,19 +386,3 @@ def samples_as_inputs(samples: Mapping[str, Sequence[Tensor]], n_tasks: int) -> 
     predictions, labels, weights = (joined(name) for name in SAMPLE_STATES)
     keys = {name: joined(name) for name in samples if name not in SAMPLE_STATES}
     return Inputs(predictions, labels, weights, np.full(n_tasks, n, np.int32), keys)
-
-
-__all__ = [
-    "Contributions",
-    "Declaration",
-    "Inputs",
-    "SampleMember",
-    "as_keys",
-    "declare",
-    "hashable",
-    "is_persistent",
-    "option_names",
-    "padded_length",
-    "samples_as_inputs",
-    "stacked",
-]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recmetrics_jax.adapter._declared import Inputs, as_keys, padded_length, stacked
+from recmetrics_jax.adapter._declared import Inputs, as_keys, padded, padded_length, stacked
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, stack, to_numpy, torch
 from recmetrics_jax.adapter.metrics_config import RecTaskInfo
 
@@ -174,6 +174,8 @@ def host_inputs(
     Raises:
         ValueError: if a further array does not fit the labels.
     """
+    if len(batches) == 1 and n_tasks == shape_of(batches[0].labels)[0]:
+        return _inputs_of(batches[0], required_inputs, needed)
     none = np.zeros(0, np.float32)
     predictions, labels, weights = ([none] * n_tasks for _ in range(3))
     keys = {name: [none] * n_tasks for name in needed}
@@ -197,6 +199,26 @@ def host_inputs(
         w,
         counts,
         {name: stacked(rows, length, np.int64) for name, rows in keys.items()},
+    )
+
+
+def _inputs_of(
+    batch: TaskBatch, required_inputs: Mapping[str, Any], needed: Sequence[str]
+) -> Inputs:
+    """A batch with all tasks as inputs, without a copy where it need not be padded."""
+    labels = to_numpy(batch.labels)
+    weights = np.ones(labels.shape, np.float32) if batch.weights is None else batch.weights
+    n_tasks, size = labels.shape
+    length = padded_length(size)
+    return Inputs(
+        padded(to_numpy(batch.predictions), length),
+        padded(labels, length),
+        padded(to_numpy(weights), length),
+        np.full(n_tasks, size, np.int32),
+        {
+            name: padded(_keys(name, required_inputs[name], labels.shape), length, np.int64)
+            for name in needed
+        },
     )
 
 

@@ -143,11 +143,11 @@ class MSEMetricComputation(RecMetricComputation):
 
     _factory = staticmethod(_mse)
 
-    def _compute(self) -> list[MetricComputationReport]:
-        # In the order of the reference: first MSE and RMSE of the lifetime, R squared last.
+    def _in_order(self, reports: list[MetricComputationReport]) -> list[MetricComputationReport]:
+        # First MSE and RMSE of the lifetime, R squared last.
         scopes = [MetricPrefix.LIFETIME, MetricPrefix.WINDOW]
         return sorted(
-            super()._compute(),
+            reports,
             key=lambda report: (
                 report.name is MetricName.R_SQUARED,
                 scopes.index(report.metric_prefix),

@@ -15,6 +15,7 @@ from recmetrics_jax.adapter._computation import (
     HAS_VALID_UPDATE,
     MetricComputationReport,
     RecMetricComputation,
+    reports_of,
 )
 from recmetrics_jax.adapter._declared import Contributions
 from recmetrics_jax.adapter._inputs import (
@@ -143,6 +144,7 @@ class RecMetric(Module, abc.ABC):
         self._window_size = local_window
         self._fused_update_limit = fused_update_limit
         self._should_validate_update = should_validate_update
+        self._compute_on_all_ranks = compute_on_all_ranks
         self._kind: Kind = NATIVE
         self._pending: list[dict[str, Any]] = []
         self._required_inputs: set[str] = set()
@@ -307,14 +309,13 @@ class RecMetric(Module, abc.ABC):
             return self._global_values()
 
     def _global_values(self) -> dict[str, Tensor]:
-        with no_grad():
-            return self._values([c._reports() for c in self._metrics_computations], "")
+        leads = self._my_rank == 0 or self._compute_on_all_ranks
+        return self._values("") if leads else {}
 
     def local_compute(self) -> dict[str, Tensor]:
         """The values of this rank alone, by keys with ``local_`` in them."""
         self._prepared()
-        with no_grad():
-            return self._values([c._compute() for c in self._metrics_computations], "local_")
+        return self._values("local_")
 
     def _prepared(self) -> list[RecMetricComputation]:
         """The computations, ready to compute."""
@@ -323,9 +324,15 @@ class RecMetric(Module, abc.ABC):
             computation.pre_compute()
         return list(self._metrics_computations)
 
-    def _values(
-        self, reports: Sequence[Sequence[MetricComputationReport]], scope: str
-    ) -> dict[str, Tensor]:
+    def _values(self, scope: str) -> dict[str, Tensor]:
+        """The values of the states as they are, by keys with ``scope`` in them."""
+        computations = list(self._metrics_computations)
+        is_one = len({c._declaration for c in computations}) == 1
+        with no_grad():
+            if is_one and all(c._computes_as_declared() for c in computations):
+                reports = reports_of(computations)
+            else:
+                reports = [computation._compute() for computation in computations]
         values = {}
         for task, report, value in self._by_task(reports):
             key = compose_metric_key(
