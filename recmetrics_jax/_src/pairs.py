@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import segments
 
-BLOCK_BITS = 5
+BLOCK_BITS = 4
 
 
 class Pairs(NamedTuple):
@@ -67,30 +67,34 @@ def count_pairs(
     with jax.enable_x64(True):
         weights = weights.astype(jnp.float64)
         of_x, of_y = segments.take(weights, by_x), segments.take(weights, by_y)
+        starts = is_first if groups else None
 
-        def within(runs: jax.Array, weights: jax.Array) -> jax.Array:
-            return segments.cumsum(weights * segments.sums_before(weights, runs), is_first)
+        def within(runs: jax.Array | None, weights: jax.Array) -> jax.Array:
+            return weights * segments.sums_before(weights, runs)
 
-        total, tied = within(is_first, of_x), within(same_both, of_x)
-        tied_in_one = within(same_x, of_x) + within(same_y, of_y) - 2 * tied
-        discordant = segments.cumsum(_inversions(segments.take(place, by_x), of_x), is_first)
-        concordant = total - discordant - tied_in_one - tied
+        total = segments.cumsum(within(starts, of_x), starts)
+        tied = segments.cumsum(within(same_both, of_x), starts)
+        tied_in_any = segments.cumsum(within(same_x, of_x) + within(same_y, of_y), starts) - tied
+        discordant = segments.cumsum(_inversions(segments.take(place, by_x), of_x), starts)
+        concordant = total - discordant - tied_in_any
         return Pairs(concordant, discordant, tied, total, is_first, by_x)
 
 
 def _inversions(ranks: jax.Array, weights: jax.Array) -> jax.Array:
-    """What each row weighs with the rows before it that rank higher, in the order of the ranks.
+    """What rows weigh with the rows before them that rank higher, to be summed over each group.
 
     A merge sort backwards. Each round goes through blocks of half the size of the round before
     and puts first, in each, the rows of the lower half of its ranks. They overtake the rows of the
     upper half that were before them. The last blocks are small, and compared pair by pair.
 
+    A group keeps its place in every round, so what its rows overtake need not move with them.
+
     Args:
-        ranks: ``int32[..., N]``, a permutation.
+        ranks: ``int32[..., N]``, a permutation of all rows and of those of each group.
         weights: ``float64[..., N]``.
 
     Returns:
-        ``float64[..., N]``, for the rows in order of their ranks.
+        ``float64[..., N]``: its sum over the rows of a group is that of the group.
     """
     size = ranks.shape[-1]
     bits = max((size - 1).bit_length(), BLOCK_BITS)
@@ -106,17 +110,17 @@ def _inversions(ranks: jax.Array, weights: jax.Array) -> jax.Array:
         is_upper = (ranks & half) != 0
         place = rows & (2 * half - 1)
         before = segments.cumsum(jnp.where(is_upper, weights, 0.0), place == 0)
-        lower = segments.cumsum((~is_upper).astype(rows.dtype), place == 0)
+        # Half of the rows of each block before are lower.
+        lower = segments.cumsum((~is_upper).astype(rows.dtype)) - (rows - place) // 2
         overtaken = overtaken + jnp.where(is_upper, 0.0, weights * before)
         target = rows - place + jnp.where(is_upper, half + place - lower, lower - 1)
-        return tuple(segments.put(x, target) for x in (ranks, weights, overtaken))
+        return segments.put(ranks, target), segments.put(weights, target), overtaken
 
     carry = (ranks, weights, jnp.zeros_like(weights))
-    carry = jax.lax.fori_loop(0, bits - BLOCK_BITS, halve, carry)
-    blocks = (x.reshape(*x.shape[:-1], -1, 1 << BLOCK_BITS) for x in carry)
-    ranks, weights, overtaken = blocks
+    ranks, weights, overtaken = jax.lax.fori_loop(0, bits - BLOCK_BITS, halve, carry)
+    blocks = (*ranks.shape[:-1], -1, 1 << BLOCK_BITS)
+    ranks, weights = ranks.reshape(blocks), weights.reshape(blocks)
     is_higher = ranks[..., :, None] > ranks[..., None, :]
     is_before = rows[..., None, : 1 << BLOCK_BITS, None] < rows[..., None, None, : 1 << BLOCK_BITS]
     before = jnp.sum(jnp.where(is_higher & is_before, weights[..., :, None], 0.0), axis=-2)
-    overtaken = (overtaken + weights * before).reshape(rows.shape)
-    return segments.put(overtaken, ranks.reshape(rows.shape))[..., :size]
+    return (overtaken + (weights * before).reshape(rows.shape))[..., :size]

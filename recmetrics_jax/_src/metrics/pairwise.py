@@ -27,18 +27,21 @@ class XAUCSums(NamedTuple, Generic[X]):
 
 def matching_pairs(batch: Batch) -> jax.Array:
     """Weight of the pairs in a batch that predictions and labels order alike, ``float[T]``."""
-    if batch.mask.shape[1] == 0:
-        return jnp.zeros_like(batch.weights, shape=batch.mask.shape[:1])
     pairs = count_pairs(scores(batch), batch.labels, batch.weights)
     with jax.enable_x64(True):
-        return (pairs.concordant + pairs.tied)[:, -1]
+        return _in_last_row(pairs.concordant + pairs.tied)
 
 
 def all_pairs(batch: Batch) -> jax.Array:
     """Weight of all pairs in a batch, ``float[T]``."""
-    if batch.mask.shape[1] == 0:
-        return jnp.zeros_like(batch.weights, shape=batch.mask.shape[:1])
-    return count_pairs(scores(batch), batch.labels, batch.weights).total[:, -1]
+    pairs = count_pairs(scores(batch), batch.labels, batch.weights)
+    with jax.enable_x64(True):
+        return _in_last_row(pairs.total)
+
+
+def _in_last_row(x: jax.Array) -> jax.Array:
+    """``x[:, -1]``, and 0 where there are no rows."""
+    return jnp.sum(x[:, -1:], axis=1)
 
 
 # Both count the same pairs, which under jit costs no more than one.

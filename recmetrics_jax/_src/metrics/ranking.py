@@ -63,8 +63,6 @@ def sessions_of(batch: Batch, session_key: str, remove_single_length_sessions: b
 
 def num_sessions(batch: Batch, session_key: str, remove_single_length_sessions: bool) -> jax.Array:
     """The number of sessions that count, ``float[T]``."""
-    if batch.mask.shape[1] == 0:
-        return jnp.zeros_like(batch.weights, shape=batch.mask.shape[:1])
     sessions = sessions_of(batch, session_key, remove_single_length_sessions)
     with jax.enable_x64(True):
         return jnp.sum(sessions.is_counted, axis=1, dtype=jnp.float64)
@@ -72,8 +70,6 @@ def num_sessions(batch: Batch, session_key: str, remove_single_length_sessions: 
 
 def sum_ndcg(batch: Batch, options: NDCGOptions) -> jax.Array:
     """The sum over sessions of NDCG, or of what it lacks to 1, times their weight, ``float[T]``."""
-    if batch.mask.shape[1] == 0:
-        return jnp.zeros_like(batch.weights, shape=batch.mask.shape[:1])
     order, is_first, is_counted = sessions_of(batch, *options[:2])
     with jax.enable_x64(True):
         predictions, labels = _predictions_and_labels(batch, options)
@@ -97,7 +93,7 @@ def sum_ndcg(batch: Batch, options: NDCGOptions) -> jax.Array:
             value = 1 - value
         if not options.scale_by_weights_tensor:
             weights = segments.take(batch.weights, order).astype(jnp.float64)
-            value = value * jnp.maximum(_cummax(weights, is_first), 0.0)
+            value = value * jnp.maximum(segments.cummax(weights, is_first), 0.0)
         return jnp.sum(jnp.where(is_counted, value, 0.0), axis=1)
 
 
@@ -147,15 +143,6 @@ def _dcg(by: jax.Array, gains: jax.Array, is_first: jax.Array, k: int) -> jax.Ar
     )
     discount = (through - before) / (end - start).astype(jnp.float64)
     return segments.cumsum(segments.take(gains, order) * discount, is_first)
-
-
-def _cummax(x: jax.Array, is_first: jax.Array) -> jax.Array:
-    """Cumulative maxima that start anew in every group, ``[T, N]``."""
-
-    def larger(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return a[0] | b[0], jnp.where(b[0], b[1], jnp.maximum(a[1], b[1]))
-
-    return jax.lax.associative_scan(larger, (is_first, x), axis=-1)[1]
 
 
 def ndcg_terms(options: NDCGOptions) -> NDCGSums[Term]:
