@@ -9,13 +9,13 @@ import argparse
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import interleave
+from timing import Timing, interleave
 
 import recmetrics_jax as rm
 
@@ -30,6 +30,7 @@ FACTORIES = {
     "recall": rm.recall,
     "weighted_avg": rm.weighted_avg,
 }
+MODES = {"FUSED_TASKS_COMPUTATION": "fused tasks", "UNFUSED_TASKS_COMPUTATION": "unfused"}
 SIZES = ((1, 1024), (8, 8192))
 WINDOW = 10_000_000
 
@@ -54,11 +55,11 @@ def ours(p: np.ndarray, y: np.ndarray, w: np.ndarray) -> Callable[[int], None]:
     return run
 
 
-def reference(p: np.ndarray, y: np.ndarray, w: np.ndarray, mode: str) -> Callable[[int], None]:
-    """Updates of torchrec's RecMetricModule with the same nine metrics."""
+def module_of(package: str, p: np.ndarray, y: np.ndarray, w: np.ndarray, mode: str) -> Any:
+    """The RecMetricModule of torchrec, or of the adapter, with the nine metrics; and its inputs."""
     torch: Any = importlib.import_module("torch")
-    config: Any = importlib.import_module("torchrec.metrics.metrics_config")
-    module: Any = importlib.import_module("torchrec.metrics.metric_module")
+    config: Any = importlib.import_module(f"{package}.metrics_config")
+    module: Any = importlib.import_module(f"{package}.metric_module")
     tasks = [
         config.RecTaskInfo(
             name=f"t{i}", label_name=f"y{i}", prediction_name=f"p{i}", weight_name=f"w{i}"
@@ -84,6 +85,14 @@ def reference(p: np.ndarray, y: np.ndarray, w: np.ndarray, mode: str) -> Callabl
         for name, rows in (("p", p), ("y", y), ("w", w))
         for i, row in enumerate(rows)
     }
+    return metrics, outputs
+
+
+def module_updates(
+    package: str, p: np.ndarray, y: np.ndarray, w: np.ndarray, mode: str
+) -> Callable[[int], None]:
+    """Updates of a RecMetricModule with torch tensors."""
+    metrics, outputs = module_of(package, p, y, w, mode)
 
     def run(calls: int) -> None:
         for _ in range(calls):
@@ -92,16 +101,31 @@ def reference(p: np.ndarray, y: np.ndarray, w: np.ndarray, mode: str) -> Callabl
     return run
 
 
-def contenders_of(tasks: int, examples: int) -> dict[str, Callable[[int], None]]:
-    """What is timed, by name."""
+def arrays_of(tasks: int, examples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predictions, labels and weights."""
     rng = np.random.default_rng(0)
     p, w = (rng.random((tasks, examples), np.float32) for _ in range(2))
-    y = (rng.random((tasks, examples)) < 0.3).astype(np.float32)
+    return p, (rng.random((tasks, examples)) < 0.3).astype(np.float32), w
+
+
+def contenders_of(tasks: int, examples: int) -> dict[str, Callable[[int], None]]:
+    """What is timed, by name."""
+    p, y, w = arrays_of(tasks, examples)
     contenders = {"recmetrics_jax": ours(p, y, w)}
     if importlib.util.find_spec("torchrec") is not None:
-        contenders["torchrec, fused tasks"] = reference(p, y, w, "FUSED_TASKS_COMPUTATION")
-        contenders["torchrec, unfused"] = reference(p, y, w, "UNFUSED_TASKS_COMPUTATION")
+        for mode, name in MODES.items():
+            contenders[f"torchrec, {name}"] = module_updates("torchrec.metrics", p, y, w, mode)
     return contenders
+
+
+def print_rows(what: str, timings: Mapping[str, Timing], base: str) -> None:
+    """A row of the table for each contender, with its ratio to ``base``."""
+    for name, timing in timings.items():
+        first, third = timing.quartiles
+        print(
+            f"| {what} | {name} | {timing.median:.3f} "
+            f"| {first:.3f} ... {third:.3f} | {timings[base].ratio(timing):.1f} |"
+        )
 
 
 def main() -> None:
@@ -114,13 +138,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for tasks, examples in SIZES:
         timings = interleave(contenders_of(tasks, examples), rounds=rounds)
-        base = timings["recmetrics_jax"]
-        for name, timing in timings.items():
-            first, third = timing.quartiles
-            print(
-                f"| {tasks} x {examples:,} | {name} | {timing.median:.3f} "
-                f"| {first:.3f} ... {third:.3f} | {base.ratio(timing):.1f} |"
-            )
+        print_rows(f"{tasks} x {examples:,}", timings, "recmetrics_jax")
     if importlib.util.find_spec("torchrec") is None:
         print("\ntorchrec is not installed: timed alone.")
 
