@@ -1,10 +1,9 @@
 """`RecMetricComputation`: the states and formulas of a metric for some tasks."""
 
 import abc
-import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,17 +21,18 @@ from recmetrics_jax.adapter._declared import (
     option_names,
     padded,
     padded_length,
-    samples_as_inputs,
 )
+from recmetrics_jax.adapter._reports import MetricComputationReport, reports_of
 from recmetrics_jax.adapter._states import (
     RecMetricException,
     States,
+    all_or_nothing,
     any_flag,
     joined_samples,
     synced,
 )
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, no_grad, to_numpy
-from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNameBase, MetricPrefix
+from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricPrefix
 
 HAS_VALID_UPDATE = "has_valid_update"
 _IGNORED_OPTIONS = (
@@ -41,23 +41,6 @@ _IGNORED_OPTIONS = (
     "fuse_state_tensors",
     "should_clone_update_inputs",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class MetricComputationReport:
-    """A value that a computation reports.
-
-    Attributes:
-        name: the name of the value.
-        metric_prefix: of the lifetime, of the window, or neither.
-        value: the value, ``[n_tasks]`` or ``[n_tasks, C]``.
-        description: what is appended to the name in the key.
-    """
-
-    name: MetricNameBase | str
-    metric_prefix: MetricPrefix
-    value: Tensor
-    description: str | None = None
 
 
 class RecMetricComputation(States, abc.ABC):
@@ -91,6 +74,8 @@ class RecMetricComputation(States, abc.ABC):
     _factory: ClassVar[Callable[..., Metric] | None] = None
     _requires_weights: ClassVar[bool] = True
     """Whether an update without weights is an error; otherwise they are ones."""
+    _reported: ClassVar[tuple[tuple[MetricPrefix, MetricName], ...]] = ()
+    """The values that are reported of those of the factory, in order; empty for all of them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -103,7 +88,7 @@ class RecMetricComputation(States, abc.ABC):
             if "__init__" not in own:
                 cls.__signature__ = _signature(cls._factory)
         if "update" in own and own["update"] is not _declared_update:
-            cls.update = _all_or_nothing(own["update"])
+            cls.update = _guarded(own["update"])
 
     def __init__(
         self,
@@ -218,8 +203,9 @@ class RecMetricComputation(States, abc.ABC):
             return self._compute() if self._my_rank == 0 or self._compute_on_all_ranks else []
 
     def _in_order(self, reports: list[MetricComputationReport]) -> list[MetricComputationReport]:
-        """The reports of a factory's values in the order in which they are given."""
-        return reports
+        """The reports that are `_reported`, in that order; all if there is none."""
+        by_name = {(report.metric_prefix, report.name): report for report in reports}
+        return [by_name[x] for x in self._reported if x in by_name] if self._reported else reports
 
     def _is_declared(self) -> bool:
         """Whether `update` does what the factory says, and nothing else."""
@@ -360,58 +346,8 @@ def _declared_compute(self: RecMetricComputation) -> list[MetricComputationRepor
     return reports_of([self])[0]
 
 
-def reports_of(
-    computations: Sequence[RecMetricComputation],
-) -> list[list[MetricComputationReport]]:
-    """The reports of computations with one declaration, by one compiled call."""
-    declaration = computations[0]._declared
-    lifetimes = [{name: getattr(c, name) for name in declaration.terms} for c in computations]
-    windows = [
-        {
-            name: c.get_window_state(name)
-            for name in declaration.terms
-            if c.get_window_state_name(name) in c._defaults
-        }
-        for c in computations
-    ]
-    if windows[0].keys() == lifetimes[0].keys():
-        values = declaration.values_of_sums([*lifetimes, *windows])
-        pairs = list(zip(values[: len(computations)], values[len(computations) :], strict=True))
-    else:
-        pairs = list(zip(*map(declaration.values_of_sums, (lifetimes, windows)), strict=True))
-    return [
-        computation._in_order([*_reports_of_sums(*pair), *_reports_of_samples(computation)])
-        for computation, pair in zip(computations, pairs, strict=True)
-    ]
-
-
-def _reports_of_sums(
-    lifetime: Mapping[str, np.ndarray], window: Mapping[str, np.ndarray]
-) -> Iterator[MetricComputationReport]:
-    for name in {**lifetime, **window}:
-        for prefix, values in (MetricPrefix.LIFETIME, lifetime), (MetricPrefix.WINDOW, window):
-            if name in values:
-                yield _report(name, prefix, values[name])
-
-
-def _reports_of_samples(computation: RecMetricComputation) -> Iterator[MetricComputationReport]:
-    declaration = computation._declared
-    if declaration.program.samples:
-        names = (*SAMPLE_STATES, *declaration.sample_keys)
-        has_any = computation._num_samples > 0
-        held = {name: getattr(computation, name) if has_any else [] for name in names}
-        values = declaration.values_of_samples(samples_as_inputs(held, computation._n_tasks))
-        for name, value in values.items():
-            yield _report(name, MetricPrefix.WINDOW, value.astype(np.float32))
-
-
 _declared_update.__doc__ = RecMetricComputation.update.__doc__
 _declared_update.__name__ = _declared_update.__qualname__ = "update"
-_METRIC_NAMES = {name.value: name for name in MetricName}
-
-
-def _report(name: str, prefix: MetricPrefix, value: np.ndarray) -> MetricComputationReport:
-    return MetricComputationReport(_METRIC_NAMES.get(name, name), prefix, from_numpy(value))
 
 
 def _signature(factory: Callable[..., Metric]) -> inspect.Signature:
@@ -427,21 +363,17 @@ def _signature(factory: Callable[..., Metric]) -> inspect.Signature:
     )
 
 
-def _all_or_nothing(update: Callable[..., None]) -> Callable[..., None]:
+def _guarded(update: Callable[..., None]) -> Callable[..., None]:
     """An update written by a user, which if it fails leaves the states as they were."""
 
     @functools.wraps(update)
     def guarded(self: RecMetricComputation, *args: Any, **kwargs: Any) -> None:
         if self._is_updating:  # Called by the update of a subclass.
             return update(self, *args, **kwargs)
-        with self._local_states(), no_grad():
-            snapshot = self._snapshot()
+        with self._local_states(), no_grad(), all_or_nothing([self]):
             self._is_updating = True
             try:
                 return update(self, *args, **kwargs)
-            except BaseException:
-                self._restore(snapshot)
-                raise
             finally:
                 self._is_updating = False
 

@@ -51,10 +51,10 @@ class Inputs(NamedTuple):
 def padded_length(n: int) -> int:
     """The length that ``n`` examples are padded to: one of few, as each is compiled anew.
 
-    A power of two up to 1,024, and beyond at most 1/8 more than ``n``.
+    A power of two from 64 to 1,024, and beyond at most 1/8 more than ``n``.
     """
     bits = (n - 1).bit_length()
-    step = 1 << (max(bits, 3) if bits <= 10 else bits - 4)
+    step = 1 << (max(bits, 6) if bits <= 10 else bits - 4)
     return -(-n // step) * step
 
 
@@ -183,7 +183,7 @@ class Declaration:
         if not names:
             return [{} for _ in sums]
         if names not in self._values_of_sums:
-            self._values_of_sums[names] = _jitted_in_order(jax.vmap(values))
+            self._values_of_sums[names] = _jitted_in_order(values, jax.vmap)
         stacked_sums = {name: np.stack([to_numpy(x[name]) for x in sums]) for name in names}
         results = _evaluated(self._values_of_sums[names], stacked_sums)
         return [{name: value[i] for name, value in results.items()} for i in range(len(sums))]
@@ -238,16 +238,19 @@ def _named(terms: Any) -> list[tuple[str, Term]]:
     return [(jax.tree_util.keystr(path, simple=True, separator="_"), t) for path, t in leaves]
 
 
-def _jitted_in_order(function: Callable[[Any], dict[str, jax.Array]]) -> Callable[[Any], Any]:
-    """``function`` compiled; the names of its results stay in order, which jit would sort."""
+def _jitted_in_order(
+    function: Callable[[Any], dict[str, jax.Array]],
+    transform: Callable[[Any], Any] = lambda function: function,
+) -> Callable[[Any], dict[str, jax.Array]]:
+    """``function`` transformed and compiled; jit and vmap would sort the names of its results."""
     names: list[str] = []
 
-    @jax.jit
-    def results(argument: Any) -> tuple[jax.Array, ...]:
+    def in_order(argument: Any) -> tuple[jax.Array, ...]:
         by_name = function(argument)
         names[:] = by_name
         return tuple(by_name.values())
 
+    results = jax.jit(transform(in_order))
     return lambda argument: dict(zip(names, results(argument), strict=False))
 
 
@@ -378,7 +381,8 @@ def samples_as_inputs(samples: Mapping[str, Sequence[Tensor]], n_tasks: int) -> 
 
     def joined(name: str) -> np.ndarray:
         chunks = [to_numpy(chunk) for chunk in samples[name]]
-        array = np.concatenate(chunks, axis=1) if chunks else np.zeros((n_tasks, 0), np.float32)
+        dtype = np.float32 if name in SAMPLE_STATES else np.int64
+        array = np.concatenate([np.zeros((n_tasks, 0), dtype), *chunks], axis=1)
         pad = padded_length(max(array.shape[1], 1)) - array.shape[1]
         return np.pad(array, ((0, 0), (0, pad)))
 

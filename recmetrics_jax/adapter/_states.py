@@ -217,16 +217,24 @@ class States(Module):
 
     def _snapshot(self) -> dict[str, Any]:
         """All that an update may change, to be put back by `_restore`."""
+        states = {
+            name: list(state) if isinstance(state, list) else copy(state)
+            for name, state in self._states().items()
+            if not (self._batch_window_buffers and name in self._batch_window_buffers)
+        }
+        windows = self._batch_window_buffers
         return {
-            "states": {name: _copied(state) for name, state in self._states().items()},
-            "buffers": self._batch_window_buffers
-            and {name: buffer.copy() for name, buffer in self._batch_window_buffers.items()},
-            "num_samples": self._num_samples,
+            "states": {**states, "_num_samples": self._num_samples},
+            "windows": windows and {name: buffer.copy() for name, buffer in windows.items()},
+            "synced": (self._is_synced, dict(self._cache)),
         }
 
     def _restore(self, snapshot: Mapping[str, Any]) -> None:
-        self._set_states({**snapshot["states"], "_num_samples": snapshot["num_samples"]})
-        self._batch_window_buffers = snapshot["buffers"]
+        for name in self._batch_window_buffers or ():
+            self.__dict__.pop(name, None)
+        self._set_states(snapshot["states"])
+        self._batch_window_buffers = snapshot["windows"]
+        self._is_synced, self._cache = snapshot["synced"]
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -271,6 +279,18 @@ class States(Module):
                 yield from state if isinstance(state, list) else [state]
         for buffer in (self._batch_window_buffers or {}).values():
             yield from buffer.buffers
+
+
+@contextlib.contextmanager
+def all_or_nothing(computations: Sequence[States]) -> Iterator[None]:
+    """A scope that leaves the states as they were if it fails."""
+    snapshots = [computation._snapshot() for computation in computations]
+    try:
+        yield
+    except BaseException:
+        for computation, snapshot in zip(computations, snapshots, strict=True):
+            computation._restore(snapshot)
+        raise
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from recmetrics_jax._src.metrics import area
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import check_fused_update, of_samples
 from recmetrics_jax.adapter._tensors import Tensor
-from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
+from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric
 
 PREDICTIONS = "predictions"
@@ -106,6 +106,10 @@ class AUCMetricComputation(RecMetricComputation):
     """
 
     _factory = staticmethod(_auc)
+    _reported = (
+        (MetricPrefix.WINDOW, MetricName.AUC),
+        (MetricPrefix.WINDOW, MetricName.GROUPED_AUC),
+    )
 
 
 class AUCMetric(RecMetric):

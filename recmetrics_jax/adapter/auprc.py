@@ -1,13 +1,16 @@
 """Area under the precision-recall curve; the class API of torchrec.metrics.auprc."""
 
+import functools
+
+from recmetrics_jax._src import curves
 from recmetrics_jax._src.base import Metric
-from recmetrics_jax._src.build import collection
+from recmetrics_jax._src.build import collection, sample_metric
 from recmetrics_jax._src.metrics import area, binned
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import check_fused_update, of_samples
 from recmetrics_jax.adapter._states import RecMetricException
 from recmetrics_jax.adapter._tensors import Tensor
-from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
+from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric
 
 GROUPING_KEYS = "grouping_keys"
@@ -74,9 +77,19 @@ def _auprc(
             "num_bins, min_prediction, max_prediction: expected at least 1 bin, and a minimum "
             f"below the maximum, got {num_bins}, {min_prediction}, {max_prediction}"
         )
-    newest = area.auprc(
-        window=window, n_tasks=n_tasks, grouped=grouped_auprc, undefined_groups=0.0, undefined=0.0
+    values = functools.partial(
+        area.area_values,
+        name="auprc",
+        area=curves.precision_recall_area,
+        label_threshold=None,
+        grouping_key=GROUPING_KEYS if grouped_auprc else None,
+        average="equal",
+        undefined_groups=0.0,
+        undefined=0.0,
+        undefined_average=0.5,
     )
+    keys = (GROUPING_KEYS,) if grouped_auprc else ()
+    newest = sample_metric(values, n_tasks=n_tasks, window=window, keys=keys)
     lifetime = binned.linear_auprc(
         bins=num_bins, low=min_prediction, high=max_prediction, n_tasks=n_tasks, undefined=0.5
     )
@@ -99,6 +112,11 @@ class AUPRCMetricComputation(RecMetricComputation):
     """
 
     _factory = staticmethod(_auprc)
+    _reported = (
+        (MetricPrefix.WINDOW, MetricName.AUPRC),
+        (MetricPrefix.LIFETIME, MetricName.AUPRC),
+        (MetricPrefix.WINDOW, MetricName.GROUPED_AUPRC),
+    )
 
 
 class AUPRCMetric(RecMetric):

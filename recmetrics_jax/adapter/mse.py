@@ -7,7 +7,7 @@ import jax
 from recmetrics_jax._src.base import Metric, Values
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metrics import regression
-from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
+from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, fields, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
@@ -142,17 +142,14 @@ class MSEMetricComputation(RecMetricComputation):
     """
 
     _factory = staticmethod(_mse)
-
-    def _in_order(self, reports: list[MetricComputationReport]) -> list[MetricComputationReport]:
-        # First MSE and RMSE of the lifetime, R squared last.
-        scopes = [MetricPrefix.LIFETIME, MetricPrefix.WINDOW]
-        return sorted(
-            reports,
-            key=lambda report: (
-                report.name is MetricName.R_SQUARED,
-                scopes.index(report.metric_prefix),
-            ),
-        )
+    _reported = (
+        (MetricPrefix.LIFETIME, MetricName.MSE),
+        (MetricPrefix.LIFETIME, MetricName.RMSE),
+        (MetricPrefix.WINDOW, MetricName.MSE),
+        (MetricPrefix.WINDOW, MetricName.RMSE),
+        (MetricPrefix.LIFETIME, MetricName.R_SQUARED),
+        (MetricPrefix.WINDOW, MetricName.R_SQUARED),
+    )
 
 
 class MSEMetric(RecMetric):

@@ -1,5 +1,6 @@
 """Multiclass recall at every k; the class API of torchrec.metrics.multiclass_recall."""
 
+import functools
 import math
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 
 from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metrics import multiclass
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import apply, term_sums
@@ -43,9 +45,9 @@ def compute_true_positives_at_k(
     classes = to_numpy(predictions).shape[-1]
     if not 1 <= n_classes <= classes:
         raise ValueError(f"n_classes: expected 1 to {classes}, the classes, got {n_classes}")
-    terms = {TP_AT_K: multiclass.multiclass_recall_terms(classes).tp_at_k}
+    terms = {TP_AT_K: multiclass.multiclass_recall_terms(n_classes, of_more=True).tp_at_k}
     hits = term_sums(terms, labels, predictions, weights, in_float64=[TP_AT_K])[TP_AT_K]
-    return from_numpy(to_numpy(hits)[..., :n_classes].astype(np.float32), kind_of(predictions))
+    return from_numpy(to_numpy(hits).astype(np.float32), kind_of(predictions))
 
 
 def compute_multiclass_recall_at_k(tp_at_k: Tensor, total_weights: Tensor) -> Tensor:
@@ -89,14 +91,16 @@ def get_multiclass_recall_states(
 
 
 def _multiclass_recall(*, number_of_classes: int, **options: Any) -> Metric:
-    return multiclass.multiclass_recall(number_of_classes, **options)
+    values = functools.partial(multiclass.multiclass_recall_values, undefined=math.nan)
+    terms = multiclass.multiclass_recall_terms(number_of_classes, of_more=True)
+    return sum_metric(terms, values, **options)
 
 
 class MulticlassRecallMetricComputation(RecMetricComputation):
     """The states of multiclass recall; see `recmetrics_jax.multiclass_recall`.
 
     Args:
-        number_of_classes: the number of classes ``C``; needed.
+        number_of_classes: the largest ``k``, at most the number of classes; needed.
     """
 
     _factory = staticmethod(_multiclass_recall)

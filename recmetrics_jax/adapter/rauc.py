@@ -10,7 +10,7 @@ from recmetrics_jax._src.pairs import count_pairs
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import check_fused_update, of_samples
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, to_numpy
-from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
+from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric
 
 GROUPING_KEYS = "grouping_keys"
@@ -164,6 +164,10 @@ class RAUCMetricComputation(RecMetricComputation):
     """
 
     _factory = staticmethod(_rauc)
+    _reported = (
+        (MetricPrefix.WINDOW, MetricName.RAUC),
+        (MetricPrefix.WINDOW, MetricName.GROUPED_RAUC),
+    )
 
 
 class RAUCMetric(RecMetric):

@@ -34,8 +34,12 @@ def area_values(
     average: Average,
     undefined_groups: float | None,
     undefined: float,
+    undefined_average: float | None = None,
 ) -> Values:
-    """An area over all examples of a window, with a ``grouping_key`` its average over groups."""
+    """An area over all examples of a window, with a ``grouping_key`` its average over groups.
+
+    ``undefined_average`` is the average of no groups, ``undefined`` if it is None.
+    """
     positives, negatives = weights_of_classes(batch, label_threshold)
     total = area(curves.curve(batch.predictions, positives, negatives))[:, -1]
     values = {name: jnp.where(jnp.isnan(total), undefined, total)}
@@ -49,7 +53,7 @@ def area_values(
             batch,
             average=average,
             undefined_groups=undefined_groups,
-            undefined=undefined,
+            undefined=undefined if undefined_average is None else undefined_average,
         )
     return values
 

@@ -24,30 +24,34 @@ class MulticlassRecallSums(NamedTuple, Generic[X]):
     """``float[T]``."""
 
 
-def true_positives_at_k(batch: Batch, n_classes: int) -> jax.Array:
+def true_positives_at_k(batch: Batch, n_classes: int, of_more: bool = False) -> jax.Array:
     """``w`` where the label is among the ``k`` highest scores, ``float[T, N, C]``, k = 1 ... C.
+
+    With ``of_more``, there may be more classes than ``C``.
 
     A label tied with others at the edge of the top ``k`` gets the fraction of the orders of the
     tied classes that put it inside, so the order of the classes does not matter.
     """
-    if batch.predictions.shape[2:] != (n_classes,):
+    given = batch.predictions.shape[2:]
+    if given != (n_classes,) and not (of_more and given > (n_classes,)):
         raise ValueError(
             f"predictions: expected shape {(*batch.mask.shape, n_classes)} (n_classes), "
             f"got {batch.predictions.shape}"
         )
-    classes = jnp.arange(n_classes, dtype=batch.labels.dtype)[None, None]
+    classes = jnp.arange(given[0], dtype=batch.labels.dtype)[None, None]
     is_label = batch.labels[..., None] == classes
     has_label = jnp.any(is_label, axis=-1, keepdims=True)
     score = jnp.sum(jnp.where(is_label, batch.predictions, 0.0), axis=-1, keepdims=True)
     higher = jnp.sum(batch.predictions > score, axis=-1, keepdims=True, dtype=classes.dtype)
     tied = jnp.sum(batch.predictions == score, axis=-1, keepdims=True, dtype=classes.dtype)
-    hits = jnp.clip((classes + 1 - higher) / jnp.maximum(tied, 1.0), 0.0, 1.0)
+    hits = (classes[..., :n_classes] + 1 - higher) / jnp.maximum(tied, 1.0)
+    hits = jnp.clip(hits, 0.0, 1.0)
     return batch.weights[..., None] * jnp.where(has_label, hits, 0.0)
 
 
-def multiclass_recall_terms(n_classes: int) -> MulticlassRecallSums[Term]:
-    """The terms of multiclass recall."""
-    hits = Term(true_positives_at_k, (n_classes,), shape=(n_classes,))
+def multiclass_recall_terms(n_classes: int, of_more: bool = False) -> MulticlassRecallSums[Term]:
+    """The terms of multiclass recall, at most at ``n_classes``, of more classes if so told."""
+    hits = Term(true_positives_at_k, (n_classes, of_more), shape=(n_classes,))
     return MulticlassRecallSums(hits, WEIGHTS)
 
 

@@ -26,10 +26,14 @@ class XAUCSums(NamedTuple, Generic[X]):
 
 
 def matching_pairs(batch: Batch) -> jax.Array:
-    """Weight of the pairs in a batch that predictions and labels order alike, ``float[T]``."""
+    """Weight of the pairs in a batch that predictions and labels order alike, ``float[T]``.
+
+    NaN where one of these is, as it has no place in any order.
+    """
     pairs = count_pairs(scores(batch), batch.labels, batch.weights)
+    has_no_order = jnp.any(jnp.isnan(scores(batch)) | jnp.isnan(batch.labels), axis=1)
     with jax.enable_x64(True):
-        return _in_last_row(pairs.concordant + pairs.tied)
+        return jnp.where(has_no_order, jnp.nan, _in_last_row(pairs.concordant + pairs.tied))
 
 
 def all_pairs(batch: Batch) -> jax.Array:

@@ -1,0 +1,392 @@
+"""`RecMetric`: a metric of several tasks, by key."""
+
+import abc
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from recmetrics_jax.adapter._computation import (
+    HAS_VALID_UPDATE,
+    RecMetricComputation,
+)
+from recmetrics_jax.adapter._inputs import (
+    TaskBatch,
+    by_task,
+    fused,
+    ones_like,
+    required_for,
+    shape_of,
+)
+from recmetrics_jax.adapter._module import Module, ModuleList
+from recmetrics_jax.adapter._pending import arrays_in, concatenated, kept
+from recmetrics_jax.adapter._reports import MetricComputationReport, reports_of
+from recmetrics_jax.adapter._states import (
+    all_or_nothing,
+    merge_states,
+    synced,
+)
+from recmetrics_jax.adapter._tensors import (
+    NATIVE,
+    Kind,
+    Tensor,
+    as_kind,
+    kind_of,
+    no_grad,
+    to_numpy,
+    zeros_like,
+)
+from recmetrics_jax.adapter._updates import flag_valid, planned
+from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo
+from recmetrics_jax.adapter.metrics_namespace import (
+    MetricNamespaceBase,
+    compose_metric_key,
+)
+
+RecModelOutput = Tensor | dict[str, Tensor]
+
+_FUSED = (
+    RecComputeMode.FUSED_TASKS_COMPUTATION,
+    RecComputeMode.FUSED_TASKS_AND_STATES_COMPUTATION,
+)
+_IGNORED_OPTIONS = ("enable_pt2_compile", "should_clone_update_inputs", "batch_size_stages")
+
+
+class RecMetric(Module, abc.ABC):
+    """A metric of several tasks, over the lifetime and over a window of examples.
+
+    A subclass names its namespace and its computation::
+
+        class MSLEMetric(RecMetric):
+            _namespace = MetricNamespace.MSE
+            _computation_class = MSLEMetricComputation
+
+    Args:
+        world_size: number of ranks.
+        my_rank: the rank of this process.
+        batch_size: examples in a batch, on this rank.
+        tasks: the tasks; each has its own values.
+        compute_mode: unfused: tasks may have batches of their own, as dictionaries by task. Fused:
+            all tasks are in each batch, stacked ``[T, N]`` or as dictionaries.
+        window_size: examples in the window, over all ranks.
+        fused_update_limit: if above 0, batches are kept until there are so many, and then taken in
+            as one.
+        compute_on_all_ranks: whether ranks other than 0 return values too.
+        should_validate_update: whether to leave out batches without a weight other than zero, and
+            to give 0 for tasks that had no others.
+        process_group: the ranks; None for all.
+        **kwargs: options of the computation.
+
+    Raises:
+        ValueError: if the window of a rank is smaller than a batch, tasks are fused and
+            ``fused_update_limit`` is above 0, or an option is unknown.
+    """
+
+    _computation_class: ClassVar[type[RecMetricComputation]]
+    _namespace: ClassVar[MetricNamespaceBase]
+    LABELS: str = "labels"
+    PREDICTIONS: str = "predictions"
+    WEIGHTS: str = "weights"
+
+    def __init__(
+        self,
+        world_size: int,
+        my_rank: int,
+        batch_size: int,
+        tasks: list[RecTaskInfo],
+        compute_mode: RecComputeMode = RecComputeMode.UNFUSED_TASKS_COMPUTATION,
+        window_size: int = 100,
+        fused_update_limit: int = 0,
+        compute_on_all_ranks: bool = False,
+        should_validate_update: bool = False,
+        process_group: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self._is_fused = compute_mode in _FUSED
+        if self._is_fused and fused_update_limit > 0:
+            raise ValueError(
+                "The fused tasks computation and the fused update cannot be set at the same time"
+            )
+        local_window = math.ceil(window_size / world_size)
+        if local_window < batch_size:
+            raise ValueError(
+                f"Local window size must be larger than batch size. Got local window size "
+                f"{local_window} and batch size {batch_size}."
+            )
+        self._world_size = world_size
+        self._my_rank = my_rank
+        self._batch_size = batch_size
+        self._tasks = tasks
+        self._compute_mode = compute_mode
+        self._window_size = local_window
+        self._fused_update_limit = fused_update_limit
+        self._should_validate_update = should_validate_update
+        self._compute_on_all_ranks = compute_on_all_ranks
+        self._kind: Kind = NATIVE
+        self._pending: list[dict[str, Any]] = []
+        self._required_inputs: set[str] = set()
+        self._metrics_computations = ModuleList()
+        options = {name: kwargs[name] for name in kwargs if name not in _IGNORED_OPTIONS}
+        for of_computation in [tasks] if self._is_fused else tasks:
+            computation = self._computation_class(
+                my_rank,
+                batch_size,
+                len(tasks) if self._is_fused else 1,
+                local_window,
+                compute_on_all_ranks,
+                should_validate_update,
+                process_group,
+                **{
+                    "fused_update_limit": fused_update_limit,
+                    **options,
+                    **self._get_task_kwargs(of_computation),
+                },
+            )
+            self._metrics_computations.append(computation)
+            self._required_inputs |= self._get_task_required_inputs(of_computation)
+            if computation._declaration is not None:
+                self._required_inputs.update(computation._declaration.keys)
+
+    def _get_task_kwargs(self, task_config: RecTaskInfo | list[RecTaskInfo]) -> dict[str, Any]:
+        """Options of the computation of a task, or of all where they are fused."""
+        return {}
+
+    def _get_task_required_inputs(self, task_config: RecTaskInfo | list[RecTaskInfo]) -> set[str]:
+        """The names of further arrays that a task, or all where they are fused, need."""
+        return set()
+
+    def update(
+        self,
+        *,
+        predictions: RecModelOutput,
+        labels: RecModelOutput,
+        weights: RecModelOutput | None,
+        **kwargs: Any,
+    ) -> None:
+        """Takes in a batch.
+
+        Args:
+            predictions: arrays by task; tasks may be missing unless fused. Fused: also one array
+                ``[T, N]``. With classes, one axis more.
+            labels: like ``predictions``.
+            weights: like ``labels``; None for ones.
+            **kwargs: ``required_inputs``, a dictionary of further arrays (sessions, groups) by
+                name: as long as the labels of a task, or of one number.
+
+        Raises:
+            RecMetricException: if something that the metric needs is missing.
+            ValueError: if shapes do not fit. Either way no state has changed.
+        """
+        batch = {"predictions": predictions, "labels": labels, "weights": weights, **kwargs}
+        self._note_kind(predictions)
+        with no_grad():
+            if self._fused_update_limit > 0:
+                self._check(batch)
+                self._pending.append({name: kept(x) for name, x in batch.items()})
+                if len(self._pending) >= self._fused_update_limit:
+                    self._flush()
+            else:
+                self._update(**batch)
+
+    def _check(self, batch: Mapping[str, Any]) -> None:
+        """Raises what taking in the batch would raise, before it is kept."""
+        batches = self._batches(batch["predictions"], batch["labels"], batch["weights"])
+        for of_task in batches:
+            computation = self._metrics_computations[of_task.first]
+            if computation._is_declared():
+                given = batch.get("required_inputs") or {}
+                computation._check_given(of_task.predictions, True, given)
+
+    def _note_kind(self, predictions: RecModelOutput) -> None:
+        """Remembers whose arrays come in: values go out alike."""
+        if isinstance(predictions, Mapping):
+            predictions = next(iter(predictions.values()), None)
+        if predictions is not None:
+            self._kind = kind_of(predictions)
+
+    def _flush(self) -> None:
+        """Takes in the batches that were kept, as one."""
+        if self._pending:
+            pending, self._pending = self._pending, []
+            with no_grad():
+                self._update(**concatenated(pending))
+
+    def _update(
+        self,
+        *,
+        predictions: RecModelOutput,
+        labels: RecModelOutput,
+        weights: RecModelOutput | None,
+        **kwargs: Any,
+    ) -> None:
+        batches = self._valid(self._batches(predictions, labels, weights))
+        if self._is_declared():
+            planned([self], batches, kwargs.get("required_inputs") or {})()
+            return
+        with all_or_nothing(list(self._metrics_computations)):
+            for batch in batches:
+                self._update_computation(batch, kwargs)
+
+    def _batches(self, predictions: Any, labels: Any, weights: Any) -> list[TaskBatch]:
+        if self._is_fused:
+            return [fused(self._tasks, predictions, labels, weights)]
+        return list(by_task(self._tasks, predictions, labels, weights))
+
+    def _valid(self, batches: Iterable[TaskBatch]) -> list[TaskBatch]:
+        """Those that count: with validation, only those with a weight other than zero."""
+        if not self._should_validate_update:
+            return list(batches)
+        return [b for b in batches if b.weights is None or np.any(to_numpy(b.weights))]
+
+    def _is_declared(self) -> bool:
+        """Whether computations update as their factories say, and so can share the work."""
+        return all(computation._is_declared() for computation in self._metrics_computations)
+
+    def _update_computation(self, batch: TaskBatch, kwargs: Mapping[str, Any]) -> None:
+        """An update by the computation's own method, as a user may have written it."""
+        computation = self._metrics_computations[batch.first]
+        arguments = dict(kwargs)
+        if "required_inputs" in kwargs and not self._is_fused:
+            arguments["required_inputs"] = required_for(
+                kwargs["required_inputs"], shape_of(batch.labels)
+            )
+        computation.update(
+            predictions=batch.predictions,
+            labels=batch.labels,
+            weights=(
+                ones_like(batch.labels, batch.predictions)
+                if batch.weights is None
+                else batch.weights
+            ),
+            **arguments,
+        )
+        flag_valid(computation, batch)
+
+    def _shares_updates_with(self, other: "RecMetric") -> bool:
+        """Whether one pass over a batch can serve both."""
+        return (
+            self._is_fused == other._is_fused
+            and self._should_validate_update == other._should_validate_update
+            and (self._tasks is other._tasks or self._tasks == other._tasks)
+        )
+
+    def _updates_as_declared(self) -> bool:
+        """Whether `update` is that of this class, at once, over factories."""
+        return (
+            type(self).update is RecMetric.update
+            and type(self)._update is RecMetric._update
+            and self._fused_update_limit == 0
+            and self._is_declared()
+        )
+
+    def compute(self) -> dict[str, Tensor]:
+        """The values of all ranks together; all ranks must call.
+
+        Returns:
+            Values by key, ``<namespace>-<task>|<prefix>_<name>``: float64, of shape ``[1]``, or
+            ``[]`` where tasks are fused. On ranks other than 0 nothing, unless
+            ``compute_on_all_ranks``.
+        """
+        with synced(self._prepared()):
+            return self._global_values()
+
+    def _global_values(self) -> dict[str, Tensor]:
+        leads = self._my_rank == 0 or self._compute_on_all_ranks
+        return self._values("") if leads else {}
+
+    def local_compute(self) -> dict[str, Tensor]:
+        """The values of this rank alone, by keys with ``local_`` in them."""
+        self._prepared()
+        return self._values("local_")
+
+    def _prepared(self) -> list[RecMetricComputation]:
+        """The computations, ready to compute."""
+        self._flush()
+        for computation in self._metrics_computations:
+            computation.pre_compute()
+        return list(self._metrics_computations)
+
+    def _values(self, scope: str) -> dict[str, Tensor]:
+        """The values of the states as they are, by keys with ``scope`` in them."""
+        computations = list(self._metrics_computations)
+        is_one = len({c._declaration for c in computations}) == 1
+        with no_grad():
+            if is_one and all(c._computes_as_declared() for c in computations):
+                reports = reports_of(computations)
+            else:
+                reports = [computation._compute() for computation in computations]
+        values = {}
+        for task, report, value in self._by_task(reports):
+            key = compose_metric_key(
+                self._namespace,
+                task.name,
+                report.name,
+                f"{scope}{report.metric_prefix.value}",
+                report.description,
+            )
+            values[key] = self._converted(value)
+        return values
+
+    def _by_task(
+        self, reports: Sequence[Sequence[MetricComputationReport]]
+    ) -> Iterator[tuple[RecTaskInfo, MetricComputationReport, Tensor]]:
+        """The reports taken apart by task, zero for tasks without a valid update."""
+        for i, computation in enumerate(self._metrics_computations):
+            flags = getattr(computation, HAS_VALID_UPDATE, None)
+            for report in reports[i]:
+                if not self._is_fused:
+                    is_valid = flags is None or bool(flags[0])
+                    value = report.value if is_valid else zeros_like(report.value)
+                    yield self._tasks[i], report, value
+                    continue
+                for t, (task, value) in enumerate(zip(self._tasks, report.value, strict=False)):
+                    is_valid = flags is None or bool(flags[t])
+                    yield task, report, value if is_valid else zeros_like(value)
+
+    def _converted(self, value: Any) -> Tensor:
+        return as_kind(value, self._kind)
+
+    def reset(self) -> None:
+        """Forgets all batches, those kept for a fused update too."""
+        self._pending = []
+        for computation in self._metrics_computations:
+            computation.reset()
+
+    def sync(self) -> None:
+        """Replaces the states by those of all ranks together, until `unsync`; all must call.
+
+        Raises:
+            RecMetricException: if they are already.
+        """
+        self._flush()
+        merge_states(list(self._metrics_computations))
+
+    def unsync(self) -> None:
+        """Restores the states of this rank, if `sync` replaced them."""
+        for computation in self._metrics_computations:
+            computation.unsync()
+
+    def get_required_inputs(self) -> set[str]:
+        """The names of the further arrays that `update` needs in ``required_inputs``."""
+        return self._required_inputs
+
+    def get_memory_usage(self) -> dict[Any, int]:
+        """The bytes of each array that the metric holds, by array (without torch, by ``id``)."""
+        held = [x for c in self._metrics_computations for x in c._tensors()]
+        held += (x for batch in self._pending for x in arrays_in(batch))
+        return {
+            x if kind_of(x) == "torch" else id(x): to_numpy(x).size * to_numpy(x).itemsize
+            for x in held
+        }
+
+    def state_dict(
+        self,
+        destination: dict[str, Tensor] | None = None,
+        prefix: str = "",
+        keep_vars: bool = False,
+    ) -> dict[str, Tensor]:
+        """The persistent states, copied, as ``<prefix>_metrics_computations.<i>.<state>``."""
+        self._flush()
+        return super().state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)
