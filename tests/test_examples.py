@@ -196,3 +196,17 @@ def test_custom_metric_is_what_its_formula_says(load):
     residuals = w.astype(float) * (p.astype(float) - y)
     errors = [abs(residuals[np.floor(p * 8) == b].sum()) for b in range(8)]
     np.testing.assert_allclose(values["lifetime_ece"], [sum(errors) / w.sum()], rtol=1e-6)
+
+
+def test_migration_prints_the_values_of_each_package_that_is_there(tmp_path):
+    result = run("migrate_from_torchrec.py", "--data", write(tmp_path, ratings()))
+    assert result.returncode == 0, result.stderr
+    packages = result.stdout.splitlines()[0].split()
+    assert packages[-1] == "recmetrics_jax.adapter"
+    rows = {row.split()[0]: row.split()[1:] for row in result.stdout.splitlines()[1:]}
+    for key in ("ne-like|window_ne", "auc-like|window_auc", "ndcg-like|lifetime_ndcg", "seconds"):
+        assert len(rows[key]) == len(packages), key
+    assert float(rows["ctr-like|lifetime_ctr"][-1]) == pytest.approx(
+        np.mean(ratings()[np.argsort(ratings()[:, 3])][:3000, 2] >= 4)
+    )
+    assert 0.5 < float(rows["auc-like|window_auc"][-1]) < 1

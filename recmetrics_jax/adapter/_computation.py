@@ -151,7 +151,8 @@ class RecMetricComputation(States, abc.ABC):
         if declaration.program.samples:
             self._keeps_samples = True
             for name in SAMPLE_STATES:
-                self._add_sample_state(name, np.zeros((self._n_tasks, 1), np.float32))
+                classes = declaration.sample_classes if name == "predictions" else ()
+                self._add_sample_state(name, np.zeros((self._n_tasks, 1, *classes), np.float32))
             for name in declaration.sample_keys:
                 self._add_sample_state(name, np.full((self._n_tasks, 1), -1))
 
@@ -271,11 +272,18 @@ class RecMetricComputation(States, abc.ABC):
             )
         if predictions is None:
             raise RecMetricException(f"Inputs 'predictions' should not be None for {name} update")
+        classes = np.shape(predictions)[2:]
+        if self._keeps_samples and classes != self._declared.sample_classes:
+            raise ValueError(
+                f"predictions: expected classes {self._declared.sample_classes} after tasks and "
+                f"examples for {name}, got {classes}"
+            )
         for key in self._declared.keys:
             if key not in required_inputs:
+                what = "grouped update" if key in self._declared.sample_keys else "update"
                 raise RecMetricException(
-                    f"Input '{key}' is required for {name} update: it should be in "
-                    f"required_inputs, got {sorted(required_inputs)}"
+                    f"Input '{key}' are required for {name} {what}: expected an array of this name "
+                    f"in required_inputs, got {sorted(required_inputs)}"
                 )
 
     def _contribute(self, contributions: Contributions, tasks: slice) -> None:

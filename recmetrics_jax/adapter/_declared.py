@@ -157,6 +157,14 @@ class Declaration:
         return tuple(dict.fromkeys(k for member in self.program.samples for k in member.keys))
 
     @functools.cached_property
+    def sample_classes(self) -> tuple[int, ...]:
+        """The last axis of the predictions that are kept: ``(C,)``, or ``()`` for none."""
+        classes = {member.classes for member in self.program.samples}
+        if len(classes) > 1:
+            raise ValueError(f"_factory: expected one n_classes of all examples, got {classes}")
+        return tuple(c for c in classes if c is not None)
+
+    @functools.cached_property
     def keys(self) -> tuple[str, ...]:
         """All keys that an update needs."""
         of_terms = (key for term in self.terms.values() for key in term.keys)
@@ -226,7 +234,7 @@ def option_names(factory: Callable[..., Metric]) -> dict[str, inspect.Parameter]
 
 
 def hashable(option: Any) -> Any:
-    """An option of a factory as part of a declaration: lists and arrays as tuples."""
+    """An option of a factory as part of a declaration: lists as tuples."""
     if isinstance(option, list | tuple):
         return tuple(hashable(x) for x in option)
     return option
@@ -376,15 +384,16 @@ def is_persistent(term: Term) -> bool:
     return not isinstance(term, BinnedTerm)
 
 
-def samples_as_inputs(samples: Mapping[str, Sequence[Tensor]], n_tasks: int) -> Inputs:
-    """Kept samples, lists of ``[T, n]``, as padded inputs."""
+def samples_as_inputs(
+    samples: Mapping[str, Sequence[Tensor]], n_tasks: int, classes: tuple[int, ...] = ()
+) -> Inputs:
+    """Kept samples, lists of ``[T, n]``, predictions ``[T, n, *classes]``, as padded inputs."""
 
     def joined(name: str) -> np.ndarray:
-        chunks = [to_numpy(chunk) for chunk in samples[name]]
         dtype = np.float32 if name in SAMPLE_STATES else np.int64
-        array = np.concatenate([np.zeros((n_tasks, 0), dtype), *chunks], axis=1)
-        pad = padded_length(max(array.shape[1], 1)) - array.shape[1]
-        return np.pad(array, ((0, 0), (0, pad)))
+        none = np.zeros((n_tasks, 0, *(classes if name == "predictions" else ())), dtype)
+        array = np.concatenate([none, *map(to_numpy, samples[name])], axis=1)
+        return padded(array, padded_length(max(array.shape[1], 1)), dtype)
 
     n = sum(chunk.shape[1] for chunk in samples["predictions"])
     predictions, labels, weights = (joined(name) for name in SAMPLE_STATES)

@@ -21,8 +21,13 @@ def gather(payload: Any, process_group: Any = None) -> list[Any]:
         payload: a picklable tree of NumPy arrays; those of ranks may differ in shape.
         process_group: the torch group; None for the default one. It wants torch.distributed to
             be initialized; otherwise JAX's processes are the ranks.
+
+    Raises:
+        ValueError: if this rank is not in the group.
     """
     if _has_torch_group():
+        if torch.distributed.get_rank(process_group) < 0:
+            raise ValueError("process_group: expected a group that this rank is in")
         gathered = [None] * torch.distributed.get_world_size(process_group)
         torch.distributed.all_gather_object(gathered, payload, group=process_group)
         return gathered

@@ -20,22 +20,28 @@ def kind_among(arrays: Sequence[Any]) -> Kind:
     return "torch" if "torch" in kinds else "jax" if "jax" in kinds else "numpy"
 
 
-def apply(function: Callable[..., jax.Array], *arrays: Any) -> Tensor:
-    """``function`` of arrays in float64, as an array of the kind of the arguments."""
+def apply(function: Callable[..., jax.Array], *arrays: Any, keeps_dtype: bool = False) -> Tensor:
+    """``function`` of arrays in float64, as an array of the kind of the arguments.
+
+    It is float64 too, unless it ``keeps_dtype``.
+    """
+    host = [to_numpy(x) for x in arrays]
     with jax.enable_x64(True):
-        result = function(*(jnp.asarray(to_numpy(x), jnp.float64) for x in arrays))
-    return from_numpy(np.array(result), kind_among(arrays))
+        result = np.array(function(*(jnp.asarray(x, jnp.float64) for x in host)))
+    if keeps_dtype:
+        result = result.astype(np.result_type(np.float32, *host))
+    return from_numpy(result, kind_among(arrays))
 
 
-def apply_to_sums(function: Callable[[Any], jax.Array], sums: type, **by_field: Any) -> Tensor:
-    """``function`` of sufficient statistics; those that are not given are zero."""
-    zero = np.zeros_like(to_numpy(next(iter(by_field.values()))))
+def apply_to_sums(
+    function: Callable[[Any], jax.Array], sums: type, keeps_dtype: bool = False, **by_field: Any
+) -> Tensor:
+    """`apply` to sufficient statistics, by field."""
 
     def of_fields(*values: jax.Array) -> jax.Array:
-        given = dict(zip(by_field, values, strict=True))
-        return function(sums(**{name: given.get(name, jnp.asarray(zero)) for name in sums._fields}))
+        return function(sums(**dict(zip(by_field, values, strict=True))))
 
-    return apply(of_fields, *by_field.values())
+    return apply(of_fields, *by_field.values(), keeps_dtype=keeps_dtype)
 
 
 def term_sums(
@@ -138,10 +144,10 @@ def of_samples(
         {key: np.pad(array, pad) for key, array in keys.items()},
     )
     declaration = declare(factory, tuple(options.items()), shape[0])
-    first = predictions[0] if isinstance(predictions, list | tuple) else predictions
+    kind = kind_among(predictions if isinstance(predictions, list | tuple) else [predictions])
     value = declaration.values_of_samples(inputs)[name]
     dtype = np.dtype(np.float32) if keys else np.result_type(*arrays)
-    return from_numpy(value.astype(dtype if dtype.kind == "f" else np.float32), kind_of(first))
+    return from_numpy(value.astype(dtype if dtype.kind == "f" else np.float32), kind)
 
 
 def _joined(x: Any) -> np.ndarray:

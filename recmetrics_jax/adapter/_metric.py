@@ -33,6 +33,7 @@ from recmetrics_jax.adapter._tensors import (
     Tensor,
     as_kind,
     kind_of,
+    nbytes,
     no_grad,
     to_numpy,
     zeros_like,
@@ -184,7 +185,7 @@ class RecMetric(Module, abc.ABC):
         with no_grad():
             if self._fused_update_limit > 0:
                 self._check(batch)
-                self._pending.append({name: kept(x) for name, x in batch.items()})
+                self._pending.append(kept(batch))
                 if len(self._pending) >= self._fused_update_limit:
                     self._flush()
             else:
@@ -231,7 +232,8 @@ class RecMetric(Module, abc.ABC):
 
     def _batches(self, predictions: Any, labels: Any, weights: Any) -> list[TaskBatch]:
         if self._is_fused:
-            return [fused(self._tasks, predictions, labels, weights)]
+            batch = fused(self._tasks, predictions, labels, weights)
+            return [batch] if shape_of(batch.labels)[1] else []
         return list(by_task(self._tasks, predictions, labels, weights))
 
     def _valid(self, batches: Iterable[TaskBatch]) -> list[TaskBatch]:
@@ -376,10 +378,13 @@ class RecMetric(Module, abc.ABC):
         """The bytes of each array that the metric holds, by array (without torch, by ``id``)."""
         held = [x for c in self._metrics_computations for x in c._tensors()]
         held += (x for batch in self._pending for x in arrays_in(batch))
-        return {
-            x if kind_of(x) == "torch" else id(x): to_numpy(x).size * to_numpy(x).itemsize
-            for x in held
-        }
+        return {x if kind_of(x) == "torch" else id(x): nbytes(x) for x in held}
+
+    def _nbytes(self) -> int:
+        """The sum of `get_memory_usage`, counted faster."""
+        if type(self).get_memory_usage is not RecMetric.get_memory_usage:
+            return sum(self.get_memory_usage().values())
+        return sum(c._nbytes() for c in self._metrics_computations) + nbytes(self._pending)
 
     def state_dict(
         self,

@@ -83,11 +83,12 @@ class RecMetricList(Module):
 
     def compute(self) -> dict[str, Tensor]:
         """The values of all metrics, of all ranks together; see `RecMetric.compute`."""
-        computations = [c for metric in self.rec_metrics for c in metric._prepared()]
-        with synced(computations):
-            return {
-                key: value for metric in self.rec_metrics for key, value in metric.compute().items()
-            }
+        together = [m for m in self.rec_metrics if type(m).compute is RecMetric.compute]
+        values = {}
+        with synced([c for metric in together for c in metric._prepared()]):
+            for metric in self.rec_metrics:
+                values |= metric._global_values() if metric in together else metric.compute()
+        return values
 
     def local_compute(self) -> dict[str, Tensor]:
         """The values of all metrics, of this rank alone."""

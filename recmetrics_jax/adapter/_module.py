@@ -118,7 +118,11 @@ else:
                     missing_keys.append(key)
                     continue
                 unexpected_keys.remove(key)
-                self._buffers[name] = np.array(state_dict[key])
+                shape, given = np.shape(self._buffers[name]), np.shape(state_dict[key])
+                if shape != given:
+                    error_msgs.append(f"{key}: expected shape {shape}, got {given}")
+                else:
+                    self._buffers[name] = np.array(state_dict[key])
 
         def _persistent_buffers(self) -> list[str]:
             return [name for name in self._buffers if name not in self._non_persistent_buffers_set]

@@ -3,15 +3,30 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from recmetrics_jax.adapter._inputs import ones_like
+from recmetrics_jax.adapter._inputs import ones_like, shape_of
 from recmetrics_jax.adapter._tensors import Tensor, concatenate, copy, kind_of, to_numpy
 
 
-def kept(x: Any) -> Any:
-    """A copy of an argument of `RecMetric.update`."""
+def kept(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the arguments of `RecMetric.update` that can be joined with others."""
+    copies = {name: _copied(x) for name, x in batch.items()}
+    labels = next(iter(copies["labels"].values()), None)
+    required = copies.get("required_inputs")
+    if required and labels is not None:  # One number for all examples is so for these alone.
+        copies["required_inputs"] = {
+            name: x.repeat(shape_of(labels)[0]) if shape_of(x) == (1,) else x
+            for name, x in required.items()
+        }
+    return copies
+
+
+def _copied(x: Any) -> Any:
     if isinstance(x, Mapping):
-        return {name: kept(value) for name, value in x.items()}
-    return None if x is None else copy(x if kind_of(x) == "torch" else to_numpy(x))
+        return {name: _copied(value) for name, value in x.items()}
+    if x is None:
+        return None
+    x = copy(x if kind_of(x) == "torch" else to_numpy(x))
+    return x.reshape(1) if x.ndim == 0 else x
 
 
 def arrays_in(x: Any) -> Iterator[Tensor]:

@@ -70,7 +70,8 @@ def _reports_of_samples(computation: Any) -> Iterator[MetricComputationReport]:
         names = (*SAMPLE_STATES, *declaration.sample_keys)
         has_any = computation._num_samples > 0
         held = {name: getattr(computation, name) if has_any else [] for name in names}
-        values = declaration.values_of_samples(samples_as_inputs(held, computation._n_tasks))
+        inputs = samples_as_inputs(held, computation._n_tasks, declaration.sample_classes)
+        values = declaration.values_of_samples(inputs)
         for name, value in values.items():
             yield _report(name, MetricPrefix.WINDOW, value.astype(np.float32))
 

@@ -16,6 +16,7 @@ from recmetrics_jax.adapter._tensors import (
     copy,
     from_numpy,
     kind_of,
+    nbytes,
     stack,
     to_numpy,
 )
@@ -199,7 +200,8 @@ class States(Module):
             return reduce(parts) if reduce is not None and parts else parts or _copied(default)
         parts = [as_kind(x, kind_of(default)) for x in of_ranks]
         merged = stack(parts) if reduce is None else reduce(stack(parts))
-        return merged.to(default.dtype) if kind_of(default) == "torch" else merged
+        is_torch = kind_of(default) == "torch"
+        return merged.to(default.dtype) if is_torch else np.asarray(merged, default.dtype)
 
     @contextlib.contextmanager
     def _local_states(self) -> Iterator[None]:
@@ -280,6 +282,16 @@ class States(Module):
         for buffer in (self._batch_window_buffers or {}).values():
             yield from buffer.buffers
 
+    def _nbytes(self) -> int:
+        """The bytes of all these arrays, without going through each contribution to a window."""
+        windows = self._batch_window_buffers or {}
+        states = [x for name, x in self.__dict__.items() if name in self._defaults]
+        total = sum(map(nbytes, (*self._defaults.values(), *states)))
+        for name, buffer in windows.items():
+            size = nbytes(self._defaults[name])
+            total += size * (len(buffer.buffers) + (name not in self.__dict__))
+        return total
+
 
 @contextlib.contextmanager
 def all_or_nothing(computations: Sequence[States]) -> Iterator[None]:
@@ -337,7 +349,8 @@ def joined_samples(chunks: list[Tensor]) -> list[Tensor]:
 
 
 def _cat(x: Any) -> Any:
-    return concatenate(list(x), axis=0)
+    # Of states that are no lists, the stack is left as it is, as in the reference.
+    return concatenate(x, axis=0) if isinstance(x, list) else x
 
 
 def _sum(x: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import contextlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -77,6 +77,15 @@ def copy(tensor: Tensor) -> Tensor:
 def zeros_like(x: Any) -> Tensor:
     """Zeros, of the shape, dtype and kind of ``x``."""
     return torch.zeros_like(x) if kind_of(x) == "torch" else np.zeros_like(x)
+
+
+def nbytes(x: Any) -> int:
+    """The bytes of an array, or of all in a list, a dictionary or None."""
+    if x is None:
+        return 0
+    if isinstance(x, Mapping | list):
+        return sum(map(nbytes, x.values() if isinstance(x, Mapping) else x))
+    return x.numel() * x.element_size() if kind_of(x) == "torch" else np.asarray(x).nbytes
 
 
 def no_grad() -> contextlib.AbstractContextManager[Any]:

@@ -103,7 +103,7 @@ class RecMetricModule(Module):
             the second `compute`, so that between computes there are about so many seconds.
         max_compute_interval: the upper bound of these seconds.
         memory_usage_limit_mb: above so many megabytes (10^6 bytes) of states,
-            `check_memory_usage` warns, and counts it in ``oom_count``.
+            `compute` warns, and counts it in ``oom_count``.
 
     Raises:
         ValueError: if an interval is out of range.
@@ -196,6 +196,7 @@ class RecMetricModule(Module):
             Values by key: those of the metrics, of throughput, and of the state metrics.
         """
         self.compute_count += 1
+        self.check_memory_usage(self.compute_count)
         values: MetricsResult = {}
         if len(self.rec_metrics):
             self._adjust_compute_interval()
@@ -256,10 +257,7 @@ class RecMetricModule(Module):
 
     def get_memory_usage(self) -> int:
         """The bytes of all arrays that the metrics hold."""
-        held: dict[Any, int] = {}
-        for metric in self.rec_metrics.rec_metrics:
-            held |= metric.get_memory_usage()
-        return sum(held.values())
+        return sum(metric._nbytes() for metric in self.rec_metrics.rec_metrics)
 
     def check_memory_usage(self, compute_count: int) -> None:
         """Warns if the metrics hold more memory than allowed, or grow.

@@ -58,7 +58,7 @@ def compute_multiclass_recall_at_k(tp_at_k: Tensor, total_weights: Tensor) -> Te
         total_weights: the sum of weights, ``[n_tasks]``.
 
     Returns:
-        ``float64[n_tasks, C]``; NaN without weight.
+        ``[n_tasks, C]``, of the dtype of the sums; NaN without weight.
     """
 
     def recall(hits: jax.Array, total: jax.Array) -> jax.Array:
@@ -66,7 +66,7 @@ def compute_multiclass_recall_at_k(tp_at_k: Tensor, total_weights: Tensor) -> Te
         values = multiclass.multiclass_recall_values(sums, undefined=math.nan)
         return values["multiclass_recall"].reshape(hits.shape)
 
-    return apply(recall, tp_at_k, total_weights)
+    return apply(recall, tp_at_k, total_weights, keeps_dtype=True)
 
 
 def get_multiclass_recall_states(

@@ -83,7 +83,7 @@ def compute_logloss(ce_sum: Tensor, pos_labels: Tensor, neg_labels: Tensor, eta:
         eta: the least weight that is divided by.
 
     Returns:
-        ``float64[n_tasks]``.
+        ``[n_tasks]``, of the dtype of the sums.
     """
     return apply(
         lambda ce, positive, negative: entropy.mean_cross_entropy(
@@ -92,6 +92,7 @@ def compute_logloss(ce_sum: Tensor, pos_labels: Tensor, neg_labels: Tensor, eta:
         ce_sum,
         pos_labels,
         neg_labels,
+        keeps_dtype=True,
     )
 
 

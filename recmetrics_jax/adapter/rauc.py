@@ -8,6 +8,7 @@ from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.metrics import pairwise
 from recmetrics_jax._src.pairs import count_pairs
 from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import padded_length
 from recmetrics_jax.adapter._functions import check_fused_update, of_samples
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
@@ -103,12 +104,19 @@ def divide(input: list[float], low: int, high: int) -> int:
     part = np.asarray(input[low : high + 1], np.float64)
     if len(part) < 2:
         return 0
+    padding = np.zeros(padded_length(len(part)) - len(part))
     with jax.enable_x64(True):
-        positions = jnp.arange(len(part), dtype=jnp.float64)
-        pairs = count_pairs(positions, jnp.asarray(part), jnp.ones(len(part)))
-        inverted = int(pairs.discordant[-1])
+        inverted = _discordant(
+            np.concatenate([part, padding]), np.concatenate([np.ones_like(part), padding])
+        )
     input[low : high + 1] = sorted(input[low : high + 1])
-    return inverted
+    return int(inverted)
+
+
+@jax.jit
+def _discordant(numbers: jax.Array, weights: jax.Array) -> jax.Array:
+    positions = jnp.arange(numbers.size, dtype=numbers.dtype)
+    return count_pairs(positions, numbers, weights).discordant[-1]
 
 
 def conquer_and_count(input: list[float], left_index: int, mid_index: int, right_index: int) -> int:

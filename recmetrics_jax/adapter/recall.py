@@ -22,11 +22,12 @@ def compute_recall(num_true_positives: Tensor, num_false_negitives: Tensor) -> T
         num_false_negitives: the weight of false negatives, ``[n_tasks]``.
 
     Returns:
-        ``float64[n_tasks]``; 0 where that is undefined.
+        ``[n_tasks]``, of the dtype of the sums; 0 where that is undefined.
     """
     return apply_to_sums(
         lambda sums: classification.recall_values(sums, undefined=0.0)["recall"],
         classification.RecallSums,
+        keeps_dtype=True,
         true_pos_sum=num_true_positives,
         false_neg_sum=num_false_negitives,
     )

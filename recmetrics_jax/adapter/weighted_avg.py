@@ -20,7 +20,7 @@ def get_mean(value_sum: Tensor, num_samples: Tensor) -> Tensor:
         num_samples: sum of ``w``, ``[n_tasks]``.
 
     Returns:
-        ``float64[n_tasks]``: their ratio, NaN without weight.
+        ``[n_tasks]``, of the dtype of the sums: their ratio, NaN without weight.
 
     >>> import numpy as np
     >>> get_mean(np.array([1.0, 0.0]), np.array([2.0, 0.0])).tolist()
@@ -29,6 +29,7 @@ def get_mean(value_sum: Tensor, num_samples: Tensor) -> Tensor:
     return apply_to_sums(
         lambda sums: rates.weighted_avg_values(sums, undefined=math.nan)["weighted_avg"],
         rates.WeightedAvgSums,
+        keeps_dtype=True,
         weighted_sum=value_sum,
         weighted_num_samples=num_samples,
     )

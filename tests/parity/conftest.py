@@ -4,6 +4,7 @@ import sys
 
 
 def pytest_terminal_summary(terminalreporter):
-    streams = sys.modules.get("streams")
-    if streams is not None and streams.TALLY.streams:
-        terminalreporter.write_line(f"parity: {streams.TALLY}")
+    for name, title in (("streams", "parity"), ("test_adapter_streams", "parity of the adapter")):
+        module = sys.modules.get(name)
+        if module is not None and module.TALLY.streams:
+            terminalreporter.write_line(f"{title}: {module.TALLY}")

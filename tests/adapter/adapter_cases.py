@@ -1,0 +1,240 @@
+"""All metric classes of the adapter, with batches for them and values of one batch."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recmetrics_jax.adapter import (
+    accuracy,
+    auc,
+    auprc,
+    calibration,
+    ctr,
+    mae,
+    mse,
+    multiclass_recall,
+    ndcg,
+    ne,
+    precision,
+    rauc,
+    recall,
+    weighted_avg,
+    xauc,
+)
+from recmetrics_jax.adapter._tensors import to_numpy, torch
+from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo
+from recmetrics_jax.adapter.rec_metric import RecMetric
+
+KINDS = ["numpy", "jax"] if torch is None else ["numpy", "jax", "torch"]
+UNFUSED = RecComputeMode.UNFUSED_TASKS_COMPUTATION
+FUSED = RecComputeMode.FUSED_TASKS_COMPUTATION
+FUSED_STATES = RecComputeMode.FUSED_TASKS_AND_STATES_COMPUTATION
+TASKS = [RecTaskInfo(name="a"), RecTaskInfo(name="b")]
+N = 8
+CLASSES = 3
+
+# Eight examples, in two groups; no prediction is the threshold, and none are equal.
+PREDICTIONS = np.array([0.125, 0.75, 0.625, 0.875, 0.25, 0.4375, 0.9375, 0.0625])
+LABELS = np.array([0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
+WEIGHTS = np.array([1.0, 2.0, 1.0, 0.5, 1.0, 2.0, 1.0, 0.25])
+KEYS = np.array([0, 0, 0, 1, 1, 1, 1, 0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A metric class, or one with options that change what it takes or gives."""
+
+    name: str
+    metric: type[RecMetric]
+    values: Mapping[str, Any]
+    """What it gives for the eight examples above, as the reference does, by name."""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    key: str = ""
+    """The further input that it needs."""
+
+    @property
+    def namespace(self) -> str:
+        return str(self.metric._namespace)
+
+    @property
+    def keeps_samples(self) -> bool:
+        return self.namespace in ("auc", "auprc", "rauc")
+
+    @property
+    def has_classes(self) -> bool:
+        return self.namespace == "multiclass_recall"
+
+    def make(self, tasks: list[RecTaskInfo] = TASKS, **arguments: Any) -> Any:
+        """The metric, fresh."""
+        defaults: dict[str, Any] = {"world_size": 1, "my_rank": 0, "batch_size": N}
+        return self.metric(**(defaults | dict(self.options) | arguments), tasks=tasks)
+
+    def expected_dtype(self, name: str) -> type:
+        """float32 of examples that are kept, as they are; else float64."""
+        is_float32 = self.keeps_samples and name.startswith("window_")
+        return np.float32 if is_float32 else np.float64
+
+
+def both(name: str, value: Any) -> dict[str, Any]:
+    """The same value of lifetime and window."""
+    return {f"lifetime_{name}": value, f"window_{name}": value}
+
+
+NE_VALUE = both("ne", 0.7216383545419823)
+MSE_VALUES = {
+    "lifetime_mse": 0.17020089285714285,
+    "lifetime_rmse": 0.4125541090052829,
+    "window_mse": 0.17020089285714285,
+    "window_rmse": 0.4125541090052829,
+}
+AUPRC_VALUES = {"window_auprc": 0.9111111, "lifetime_auprc": 0.9111111111111112}
+
+CASES = [
+    Case("ne", ne.NEMetric, NE_VALUE),
+    Case("calibration", calibration.CalibrationMetric, both("calibration", 1.0590277777777777)),
+    Case("ctr", ctr.CTRMetric, both("ctr", 18 / 35)),
+    Case("mse", mse.MSEMetric, MSE_VALUES),
+    Case("mae", mae.MAEMetric, both("mae", 0.34464285714285714)),
+    Case("accuracy", accuracy.AccuracyMetric, both("accuracy", 27 / 35)),
+    Case("precision", precision.PrecisionMetric, both("precision", 7 / 9)),
+    Case("recall", recall.RecallMetric, both("recall", 7 / 9)),
+    Case("weighted_avg", weighted_avg.WeightedAvgMetric, both("weighted_avg", 0.5446428571428571)),
+    Case(
+        "multiclass_recall",
+        multiclass_recall.MulticlassRecallMetric,
+        both("multiclass_recall", [8 / 35, 16 / 35, 1.0]),
+        {"number_of_classes": CLASSES},
+    ),
+    Case("auc", auc.AUCMetric, {"window_auc": 0.84313726}),
+    Case("auprc", auprc.AUPRCMetric, AUPRC_VALUES),
+    Case("rauc", rauc.RAUCMetric, {"window_rauc": 0.92857143}),
+    Case("xauc", xauc.XAUCMetric, both("xauc", 0.5019455252918288)),
+    Case("ndcg", ndcg.NDCGMetric, both("ndcg", 0.03253201651083071), key="session_id"),
+]
+
+# What options change, beyond values.
+VARIANTS = [
+    Case(
+        "ne with logloss",
+        ne.NEMetric,
+        NE_VALUE | both("logloss", 0.7212133562691259),
+        {"include_logloss": True},
+    ),
+    Case(
+        "mse with r_squared",
+        mse.MSEMetric,
+        MSE_VALUES | both("r_squared", 0.3186402165032679),
+        {"include_r_squared": True},
+    ),
+    Case(
+        "grouped auc",
+        auc.AUCMetric,
+        {"window_auc": 0.84313726, "window_grouped_auc": 0.8},
+        {"grouped_auc": True},
+        "grouping_keys",
+    ),
+    Case(
+        "grouped auprc",
+        auprc.AUPRCMetric,
+        AUPRC_VALUES | {"window_grouped_auprc": 0.9111111},
+        {"grouped_auprc": True},
+        "grouping_keys",
+    ),
+    Case(
+        "grouped rauc",
+        rauc.RAUCMetric,
+        {"window_rauc": 0.92857143, "window_grouped_rauc": 0.91666663},
+        {"grouped_rauc": True},
+        "grouping_keys",
+    ),
+]
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every_variant = pytest.mark.parametrize("case", CASES + VARIANTS, ids=lambda case: case.name)
+every_kind = pytest.mark.parametrize("kind", KINDS)
+needs_torch = pytest.mark.skipif(torch is None, reason="torch is not installed")
+
+
+def case_of(name: str) -> Case:
+    return next(case for case in CASES + VARIANTS if case.name == name)
+
+
+def scores(case: Case, predictions: np.ndarray) -> np.ndarray:
+    """Predictions as the metric takes them: of classes, ``[N, C]``."""
+    if not case.has_classes:
+        return predictions
+    return np.stack([predictions, 1 - predictions, np.full(predictions.shape, 0.3)], axis=-1)
+
+
+def batch(
+    case: Case,
+    seed: int = 0,
+    n: int = N,
+    convert: Callable[[np.ndarray], Any] = np.array,
+    tasks: tuple[str, ...] = ("a", "b"),
+) -> dict[str, Any]:
+    """Arguments of ``update``: the eight examples with 0, others with other seeds."""
+    rng = np.random.default_rng([seed, n])
+    arguments: dict[str, Any] = {"predictions": {}, "labels": {}, "weights": {}}
+    for task in tasks:
+        order = np.arange(N) if seed == 0 and task == "a" else rng.permutation(N)
+        order = order[np.arange(n) % N]
+        predictions = PREDICTIONS[order] + np.arange(n) // N / 1024
+        labels = LABELS[np.roll(order, seed)]
+        arguments["predictions"][task] = convert(scores(case, predictions))
+        arguments["labels"][task] = convert(labels)
+        arguments["weights"][task] = convert(WEIGHTS[np.roll(order, 2 * seed)])
+    if case.key:
+        arguments["required_inputs"] = {case.key: KEYS[np.arange(n) % N]}
+    return arguments
+
+
+def stacked(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``update`` with one array of all tasks in place of each dictionary."""
+    names = ("predictions", "labels", "weights")
+    arrays = {name: np.stack([to_numpy(x) for x in arguments[name].values()]) for name in names}
+    return {**arguments, **arrays}
+
+
+def values(metric: Any, method: str = "compute") -> dict[str, np.ndarray]:
+    """The values of a metric, as NumPy arrays."""
+    return {key: np.array(to_numpy(x)) for key, x in getattr(metric, method)().items()}
+
+
+def assert_same(actual: Mapping[str, Any], expected: Mapping[str, Any], rtol: float = 0.0) -> None:
+    """The same arrays by the same names, dtypes and shapes included."""
+    assert list(actual) == list(expected)
+    for key, value in expected.items():
+        ours, theirs = to_numpy(actual[key]), to_numpy(value)
+        assert ours.dtype == theirs.dtype, key
+        assert ours.shape == theirs.shape, key
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=0, err_msg=key)
+
+
+def held(metric: Any) -> dict[str, Any]:
+    """Copies of all that a metric has taken in: states, windows, and batches that wait."""
+    everything: dict[str, Any] = {"pending": len(metric._pending)}
+    for i, computation in enumerate(metric._metrics_computations):
+        for name in computation._defaults:
+            state = getattr(computation, name)
+            parts = state if isinstance(state, list) else [state]
+            everything[f"{i}.{name}"] = [np.array(to_numpy(x)) for x in parts]
+        for name, buffer in computation._batch_window_buffers.items():
+            everything[f"{i}.{name}.buffer"] = [np.array(to_numpy(x)) for x in buffer.buffers]
+    return everything
+
+
+@contextlib.contextmanager
+def unchanged(*metrics: Any) -> Any:
+    """A scope in which metrics take nothing in."""
+    before = [held(metric) for metric in metrics]
+    yield
+    for metric, expected in zip(metrics, before, strict=True):
+        actual = held(metric)
+        assert list(actual) == list(expected)
+        for name, parts in expected.items():
+            np.testing.assert_equal(actual[name], parts, err_msg=name)

@@ -1,0 +1,185 @@
+"""Metrics of users that name a functional factory, of this package or their own."""
+
+import copy
+import pickle
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from adapter_cases import (
+    FUSED,
+    TASKS,
+    UNFUSED,
+    N,
+    assert_same,
+    batch,
+    case_of,
+    every_kind,
+    values,
+)
+
+import recmetrics_jax as rm
+from recmetrics_jax.adapter._tensors import as_kind, kind_of
+from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
+from recmetrics_jax.adapter.rec_metric import RecMetric, RecMetricComputation
+
+modes = pytest.mark.parametrize("mode", [UNFUSED, FUSED], ids=["unfused", "fused"])
+
+
+def squared_log_error(batch: rm.Batch, offset: float) -> jax.Array:
+    error = jnp.log(batch.predictions + offset) - jnp.log(batch.labels + offset)
+    return batch.weights * error**2
+
+
+def weights_of(batch: rm.Batch) -> jax.Array:
+    return batch.weights
+
+
+def msle(*, offset: float = 1.0, **options: Any) -> rm.Metric:
+    return rm.sum_metric(
+        {"error": rm.Term(squared_log_error, (offset,)), "weight": weights_of},
+        lambda sums: {"msle": rm.safe_divide(sums["error"], sums["weight"])},
+        **options,
+    )
+
+
+class NEOfTheCoreComputation(RecMetricComputation):
+    """Normalized entropy of the core, its options included."""
+
+    _factory = staticmethod(rm.ne)
+
+
+class NEOfTheCore(RecMetric):
+    """Of the above."""
+
+    _namespace = MetricNamespace.NE
+    _computation_class = NEOfTheCoreComputation
+
+
+class MSLEComputation(RecMetricComputation):
+    """The mean squared logarithmic error, of a user's factory."""
+
+    _factory = staticmethod(msle)
+
+
+class MSLEMetric(RecMetric):
+    """Of the above."""
+
+    _namespace = MetricNamespace.MSE
+    _computation_class = MSLEComputation
+
+
+class AUCOfTheCoreComputation(RecMetricComputation):
+    """AUC of the core, which keeps examples."""
+
+    _factory = staticmethod(rm.auc)
+
+
+class AUCOfTheCore(RecMetric):
+    """Of the above."""
+
+    _namespace = MetricNamespace.AUC
+    _computation_class = AUCOfTheCoreComputation
+
+
+@modes
+def test_a_factory_of_the_core_is_a_metric(mode):
+    metric = NEOfTheCore(1, 0, N, TASKS, compute_mode=mode, logloss=True)
+    ours = case_of("ne with logloss").make(compute_mode=mode)
+    for each in (metric, ours):
+        each.update(**batch(case_of("ne"), 1))
+    assert_same(dict(sorted(values(metric).items())), dict(sorted(values(ours).items())), 1e-12)
+    assert metric.state_dict().keys() == ours.state_dict().keys()
+
+
+@every_kind
+@pytest.mark.parametrize("offset", [1.0, 0.5])
+def test_a_factory_of_a_user_is_a_metric(offset, kind):
+    metric = MSLEMetric(1, 0, N, TASKS, offset=offset, window_size=N)
+    for seed in (1, 2):
+        metric.update(**batch(case_of("mse"), seed, convert=lambda x: as_kind(x, kind)))
+    assert {kind_of(value) for value in metric.compute().values()} == {kind}
+    for task in "ab":
+        p, y, w = (
+            [batch(case_of("mse"), seed)[name][task] for seed in (1, 2)]
+            for name in ("predictions", "labels", "weights")
+        )
+        errors = [
+            weight * (np.log(score + offset) - np.log(label + offset)) ** 2
+            for score, label, weight in zip(p, y, w, strict=True)
+        ]
+        lifetime = sum(map(np.sum, errors)) / sum(map(np.sum, w))
+        window = errors[1].sum() / w[1].sum()
+        computed = values(metric)
+        np.testing.assert_allclose(computed[f"mse-{task}|lifetime_msle"], [lifetime], rtol=1e-12)
+        np.testing.assert_allclose(computed[f"mse-{task}|window_msle"], [window], rtol=1e-12)
+
+
+def test_a_factory_of_a_user_is_saved_and_copied():
+    metric = MSLEMetric(1, 0, N, TASKS, offset=0.5)
+    metric.update(**batch(case_of("mse"), 1))
+    for other in (copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        assert_same(values(other), values(metric))
+    assert next(iter(metric.state_dict())) == "_metrics_computations.0.error"
+    with pytest.raises(ValueError, match="`ofset`"):
+        MSLEMetric(1, 0, N, TASKS, ofset=0.5)
+
+
+@modes
+def test_a_factory_that_keeps_examples_is_a_metric(mode):
+    metric = AUCOfTheCore(1, 0, N, TASKS, compute_mode=mode, window_size=2 * N)
+    ours = case_of("auc").make(compute_mode=mode, window_size=2 * N)
+    for each in (metric, ours):
+        for seed in (1, 2, 3):
+            each.update(**batch(case_of("auc"), seed))
+    assert_same(values(metric), values(ours), 1e-6)
+
+
+def largest(*, n_classes: int | None = None, **options: Any) -> rm.Metric:
+    def values(batch: rm.Batch) -> dict[str, jax.Array]:
+        scores = batch.predictions if n_classes is None else batch.predictions.max(axis=-1)
+        return {"largest": jnp.max(scores, axis=1, where=batch.mask, initial=0)}
+
+    return rm.sample_metric(values, n_classes=n_classes, **options)
+
+
+class LargestComputation(RecMetricComputation):
+    """The largest of the newest predictions, of a user's factory that keeps examples."""
+
+    _factory = staticmethod(largest)
+
+
+class LargestMetric(RecMetric):
+    """Of the above."""
+
+    _namespace = MetricNamespace.SCALAR
+    _computation_class = LargestComputation
+
+
+@pytest.mark.parametrize("n_classes", [None, 3])
+def test_a_factory_of_a_user_that_keeps_examples_is_a_metric(n_classes):
+    case = case_of("ctr" if n_classes is None else "multiclass_recall")
+    metric = LargestMetric(1, 0, N, TASKS, window_size=N, n_classes=n_classes)
+    first = batch(case, 1)
+    metric.update(**first | {"predictions": {t: x + 9 for t, x in first["predictions"].items()}})
+    metric.update(**batch(case, 2))
+    expected = batch(case, 2)["predictions"]["a"].max()
+    assert values(metric)["scalar-a|window_largest"].tolist() == [expected]
+
+
+def changed_ctr(**options: Any) -> rm.Metric:
+    metric = rm.ctr(**options)
+    return metric._replace(compute=lambda state: metric.compute(state))
+
+
+def test_a_factory_of_something_else_is_refused():
+    class Computation(LargestComputation):
+        _factory = staticmethod(changed_ctr)
+
+    class Metric(LargestMetric):
+        _computation_class = Computation
+
+    with pytest.raises(ValueError, match="_factory: expected a factory"):
+        Metric(1, 0, N, TASKS)

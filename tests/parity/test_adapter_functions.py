@@ -1,0 +1,239 @@
+"""The documented free functions agree with the reference's: dtypes, shapes, values to 1e-9.
+
+Numbers are small multiples of powers of two, and no two predictions are equal, so that what the
+reference does in float32 is exact, and does not depend on how it sorts. Sums are in float64, as
+states are.
+"""
+
+import copy
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from adapter_pair import OURS, THEIRS, module
+from reference import torch
+
+from recmetrics_jax.adapter._tensors import kind_of, to_numpy
+
+CONTRACT = json.loads(
+    (pathlib.Path(__file__).parent.parent / "adapter" / "documented_api.json").read_text()
+)
+FUNCTIONS = [
+    (name, function)
+    for name, contract in CONTRACT.items()
+    for function in contract["functions"]
+    if name != "metric_module"
+]
+T, N, C = 2, 24, 4
+ETA = 1e-12
+SEEDS = 4
+Rng = np.random.Generator
+Make = Callable[[Rng, Any], Any]
+
+
+def eighths(rng: Rng, shape: tuple[int, ...], low: int, high: int) -> np.ndarray:
+    return rng.integers(low, high + 1, shape) / 8
+
+
+def distinct(rng: Rng) -> np.ndarray:
+    """Predictions, of which none are equal, nor the threshold 0.5."""
+    return np.stack([2 * rng.permutation(64)[:N] + 1 for _ in range(T)]) / 128
+
+
+def sums(rng: Rng) -> np.ndarray:
+    """Of tasks, at times zero."""
+    return eighths(rng, (T,), 1, 40) * (rng.random(T) < 0.8)
+
+
+def sums_of_ne(rng: Rng) -> dict[str, Any]:
+    """Which fit together: without weight there are no labels either."""
+    positive, negative, entropy = (eighths(rng, (T,), 1, 40) for _ in range(3))
+    has_weight = rng.random(T) < 0.7
+    by_name = {
+        "ce_sum": entropy,
+        "weighted_num_samples": positive + negative,
+        "pos_labels": positive,
+        "neg_labels": negative,
+    }
+    return {name: torch.tensor(x * has_weight) for name, x in by_name.items()}
+
+
+def scores(rng: Rng) -> np.ndarray:
+    return rng.permuted(np.tile(np.arange(C), (T, N, 1)), axis=-1) / 8
+
+
+def clicks(rng: Rng) -> np.ndarray:
+    labels = rng.integers(0, 2, (T, N)) / 1.0
+    labels[:, :2] = 0.0, 1.0
+    return labels
+
+
+def groups(rng: Rng) -> np.ndarray:
+    """Each of several examples."""
+    return rng.permutation(np.arange(N) // 4) * 10**12
+
+
+ARRAYS: dict[str, Callable[[Rng], np.ndarray]] = {
+    "predictions": distinct,
+    "labels": clicks,
+    "weights": lambda rng: rng.integers(1, 4, (T, N)) / 1.0,
+}
+PER_MODULE: dict[str, dict[str, Callable[[Rng], np.ndarray]]] = {
+    "multiclass_recall": {
+        "predictions": scores,
+        "labels": lambda rng: rng.integers(0, C, (T, N)) / 1.0,
+        "tp_at_k": lambda rng: eighths(rng, (T, C), 0, 40),
+        "total_weights": lambda rng: eighths(rng, (T,), 1, 40),
+    },
+    "mse": {"labels": lambda rng: eighths(rng, (T, N), -16, 16)},
+    "mae": {"labels": lambda rng: eighths(rng, (T, N), -16, 16)},
+    "xauc": {"labels": lambda rng: eighths(rng, (T, N), 0, 5)},
+    "rauc": {"labels": lambda rng: eighths(rng, (T, N), 0, 5)},
+}
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "eta": (ETA, 1e-3),
+    "threshold": (0.5, 0.25, 0.7),
+    "apply_bin": (False, True),
+    "allow_missing_label_with_zero_weight": (False, True),
+    "n_classes": (C, C - 1),
+    "n_tasks": (T,),
+}
+LISTED = ("auc", "rauc")  # which take lists of arrays
+
+
+def argument(name: str, parameter: str, rng: Rng, dtype: Any) -> Any:
+    if parameter in OPTIONS:
+        options = OPTIONS[parameter]
+        return options[int(rng.integers(len(options)))]
+    if parameter == "grouping_keys":
+        return torch.tensor(groups(rng))
+    make = PER_MODULE.get(name, {}).get(parameter) or ARRAYS.get(parameter) or sums
+    values = make(rng)
+    x = torch.tensor(values, dtype=dtype if values.shape[1:2] == (N,) else torch.float64)
+    if name in LISTED:
+        parts = [N] if rng.random() < 0.5 else [N // 3, N - N // 3]
+        return [part.clone() for part in x.split(parts, dim=-1)]
+    return x
+
+
+def one_list_each(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Lists of predictions, labels and weights are of equal parts."""
+    if "labels" not in arguments or not isinstance(arguments["labels"], list):
+        return arguments
+    sizes = [part.shape[-1] for part in arguments["labels"]]
+    return {
+        name: list(torch.cat(x, dim=-1).split(sizes, dim=-1)) if isinstance(x, list) else x
+        for name, x in arguments.items()
+    }
+
+
+NUMBERS = {
+    "count_reverse_pairs_divide_and_conquer": lambda x: {"input": x},
+    "divide": lambda x: {"input": x, "low": 2, "high": len(x) - 3},
+    "conquer_and_count": lambda x: {
+        "input": sorted(x[: len(x) // 2]) + sorted(x[len(x) // 2 :]),
+        "left_index": 0,
+        "mid_index": len(x) // 2 - 1,
+        "right_index": len(x) - 1,
+    },
+}
+
+
+def arguments_of(name: str, function: str, seed: int, dtype: Any) -> dict[str, Any]:
+    rng = np.random.default_rng([seed, len(function)])
+    if function in NUMBERS:
+        return NUMBERS[function]((rng.integers(0, 20, N) / 4).tolist())
+    parameters = CONTRACT[name]["functions"][function]["params"]
+    arguments = {p["name"]: argument(name, p["name"], rng, dtype) for p in parameters}
+    if name == "ne":
+        arguments |= {k: x for k, x in sums_of_ne(rng).items() if k in arguments}
+    return one_list_each(arguments)
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    if isinstance(theirs, dict):
+        assert list(ours)[: len(theirs)] == list(theirs)
+        for key, value in theirs.items():
+            assert_same(ours[key], value)
+    elif isinstance(theirs, torch.Tensor):
+        assert isinstance(ours, torch.Tensor)
+        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+        rtol = 3e-7 if theirs.dtype == torch.float32 else 1e-9
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=1e-15, equal_nan=True)
+    else:
+        assert type(ours) is type(theirs)
+        assert ours == pytest.approx(theirs, rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("name", "function"), FUNCTIONS, ids=lambda x: x)
+def test_function_agrees_with_the_reference(name, function, dtype):
+    for seed in range(SEEDS):
+        arguments = arguments_of(name, function, seed, dtype)
+        given = copy.deepcopy(arguments)
+        ours = getattr(module(OURS, name), function)(**given)
+        theirs = getattr(module(THEIRS, name), function)(**copy.deepcopy(arguments))
+        assert_same(ours, theirs)
+        if function not in NUMBERS:
+            assert_same_arguments(given, arguments)
+
+
+def assert_same_arguments(given: dict[str, Any], before: dict[str, Any]) -> None:
+    """Nothing was written to what was given."""
+    for name, x in before.items():
+        pairs = zip(x, given[name], strict=True) if isinstance(x, list) else [(x, given[name])]
+        for expected, actual in pairs:
+            np.testing.assert_array_equal(to_numpy(actual), to_numpy(expected), err_msg=name)
+
+
+@pytest.mark.parametrize(("name", "function"), FUNCTIONS, ids=lambda x: x)
+def test_function_takes_arrays_of_any_kind(name, function):
+    if function in NUMBERS:
+        pytest.skip("takes numbers")
+    import jax
+
+    arguments = arguments_of(name, function, 0, torch.float32)
+    call = getattr(module(OURS, name), function)
+    expected = call(**arguments)
+    for kind, convert in (("numpy", to_numpy), ("jax", lambda x: jax.numpy.asarray(x.numpy()))):
+        converted = {}
+        for parameter, x in arguments.items():
+            is_keys = parameter == "grouping_keys"  # of int64, which JAX has not by default
+            if isinstance(x, list):
+                converted[parameter] = [convert(part) for part in x]
+            else:
+                is_array = isinstance(x, torch.Tensor)
+                converted[parameter] = (to_numpy if is_keys else convert)(x) if is_array else x
+        result = call(**converted)
+        results = result if isinstance(result, dict) else {"": result}
+        wanted = expected if isinstance(expected, dict) else {"": expected}
+        for key, value in results.items():
+            assert kind_of(value) == kind
+            np.testing.assert_array_equal(to_numpy(value), to_numpy(wanted[key]), err_msg=key)
+            assert to_numpy(value).dtype == to_numpy(wanted[key]).dtype
+
+
+def test_states_without_weights_are_of_weight_one():
+    for name in ("accuracy", "precision", "recall"):
+        arguments = arguments_of(name, f"get_{name}_states", 0, torch.float64) | {"weights": None}
+        both = (getattr(module(p, name), f"get_{name}_states")(**arguments) for p in (OURS, THEIRS))
+        assert_same(*both)
+
+
+@pytest.mark.parametrize("name", ["auc", "rauc"])
+def test_lists_without_arrays_hold_no_examples(name):
+    assert getattr(module(OURS, name), f"compute_{name}")(1, [], [], []).tolist() == [0.5]
+
+
+@pytest.mark.parametrize("name", ["auc", "auprc", "rauc"])
+def test_areas_of_arrays_that_do_not_fit_are_named(name):
+    compute = getattr(module(OURS, name), f"compute_{name}")
+    ones, fewer = torch.ones(1, 3), torch.ones(1, 2)
+    for arguments, wrong in (((ones, fewer, ones), "labels"), ((ones, ones, fewer), "weights")):
+        lists = arguments if name == "auprc" else [[x] for x in arguments]
+        with pytest.raises(ValueError, match=wrong):
+            compute(1, *lists)
