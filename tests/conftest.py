@@ -1,6 +1,7 @@
 """Every test runs on four CPU devices, with strict promotion of dtypes and ranks."""
 
 import os
+import pathlib
 
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
@@ -13,16 +14,24 @@ import pytest
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-MAX_EXECUTABLES = 1000
+MAPS = pathlib.Path("/proc/self/maps")
+MAX_MAPS = 30_000
+LOOK_AFTER = 20  # executables, new or gone
+
+_executables_seen = 0
 
 
 @pytest.fixture(autouse=True)
 def bounded_executables():
     """Drops compiled functions before they are too many.
 
-    On CPU each takes about 15 memory maps, of which Linux gives a process 65,530; one more, and
+    On CPU each takes 15 to 150 memory maps, of which Linux gives a process 65,530; one more, and
     the compiler crashes.
     """
+    global _executables_seen
     yield
-    if len(jax.devices()[0].client.live_executables()) > MAX_EXECUTABLES:
-        jax.clear_caches()
+    count = len(jax.devices()[0].client.live_executables())
+    if abs(count - _executables_seen) >= LOOK_AFTER and MAPS.exists():
+        _executables_seen = count
+        if MAPS.read_bytes().count(b"\n") > MAX_MAPS:
+            jax.clear_caches()

@@ -11,9 +11,16 @@ import numpy as np
 Kind = Literal["torch", "jax", "numpy"]
 Tensor = Any  # a torch.Tensor, a jax.Array or a np.ndarray
 
-torch: Any = None
-with contextlib.suppress(ImportError):
-    torch = importlib.import_module("torch")
+
+def _torch() -> Any:
+    try:
+        return importlib.import_module("torch")
+    except ImportError:
+        return None
+
+
+torch = _torch()
+"""The package, or None where it cannot be imported."""
 
 NATIVE: Kind = "numpy" if torch is None else "torch"
 """The kind of states, and of results where nothing has come in yet."""

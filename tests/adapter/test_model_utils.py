@@ -268,7 +268,8 @@ def test_sessions_are_numbered_by_runs(name):
 
 
 def test_sessions_go_to_the_device():
-    ids = session_ids_to_tensor(["a", "b"], "cpu" if torch is None else torch.device("meta"))
+    device: Any = "cpu" if torch is None else torch.device("meta")
+    ids = session_ids_to_tensor(["a", "b"], device)
     assert torch is None or ids.device.type == "meta"
     assert tuple(ids.shape) == (2,)
 

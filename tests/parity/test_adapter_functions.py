@@ -16,7 +16,7 @@ import pytest
 from adapter_pair import OURS, THEIRS, module
 from reference import torch
 
-from recmetrics_jax.adapter._tensors import kind_of, to_numpy
+from recmetrics_jax.adapter._tensors import from_numpy, kind_of, to_numpy
 
 CONTRACT = json.loads(
     (pathlib.Path(__file__).parent.parent / "adapter" / "documented_api.json").read_text()
@@ -194,12 +194,10 @@ def assert_same_arguments(given: dict[str, Any], before: dict[str, Any]) -> None
 def test_function_takes_arrays_of_any_kind(name, function):
     if function in NUMBERS:
         pytest.skip("takes numbers")
-    import jax
-
     arguments = arguments_of(name, function, 0, torch.float32)
     call = getattr(module(OURS, name), function)
     expected = call(**arguments)
-    for kind, convert in (("numpy", to_numpy), ("jax", lambda x: jax.numpy.asarray(x.numpy()))):
+    for kind, convert in (("numpy", to_numpy), ("jax", lambda x: from_numpy(x.numpy(), "jax"))):
         converted = {}
         for parameter, x in arguments.items():
             is_keys = parameter == "grouping_keys"  # of int64, which JAX has not by default
