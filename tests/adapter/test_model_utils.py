@@ -276,7 +276,7 @@ def test_sessions_go_to_the_device():
 
 @pytest.mark.skipif(torch is None, reason="torch is not installed")
 def test_sessions_go_where_the_labels_are():
-    model_out: dict[str, Any] = {name: torch.ones(2, device="meta") for name in "ypw"}
+    model_out: dict[str, Any] = {name: as_kind(np.ones(2), "torch").to("meta") for name in "ypw"}
     model_out["session"] = ["a", "b"]
     inputs = parse_task_model_outputs([task("a")], model_out, ["session"])[3]
     assert inputs["session"].device.type == "meta"
