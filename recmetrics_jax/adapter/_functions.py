@@ -13,6 +13,12 @@ from recmetrics_jax.adapter._declared import Inputs, as_keys, declare, padded_le
 from recmetrics_jax.adapter._states import RecMetricException
 from recmetrics_jax.adapter._tensors import Kind, Tensor, from_numpy, kind_of, to_numpy
 
+PREDICTIONS = "predictions"
+LABELS = "labels"
+WEIGHTS = "weights"
+GROUPING_KEYS = "grouping_keys"
+REQUIRED_INPUTS = "required_inputs"
+
 
 def kind_among(arrays: Sequence[Any]) -> Kind:
     """Whose arrays the arguments are."""

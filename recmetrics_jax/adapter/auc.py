@@ -3,16 +3,16 @@
 from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.metrics import area
 from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._functions import GROUPING_KEYS as GROUPING_KEYS
+from recmetrics_jax.adapter._functions import LABELS as LABELS
+from recmetrics_jax.adapter._functions import PREDICTIONS as PREDICTIONS
+from recmetrics_jax.adapter._functions import REQUIRED_INPUTS as REQUIRED_INPUTS
+from recmetrics_jax.adapter._functions import WEIGHTS as WEIGHTS
 from recmetrics_jax.adapter._functions import check_fused_update, of_samples
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric
 
-PREDICTIONS = "predictions"
-LABELS = "labels"
-WEIGHTS = "weights"
-GROUPING_KEYS = "grouping_keys"
-REQUIRED_INPUTS = "required_inputs"
 BIN_THRESHOLD = 0.039
 
 

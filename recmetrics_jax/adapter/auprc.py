@@ -7,13 +7,16 @@ from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.build import collection, sample_metric
 from recmetrics_jax._src.metrics import area, binned
 from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._functions import GROUPING_KEYS as GROUPING_KEYS
+from recmetrics_jax.adapter._functions import LABELS as LABELS
+from recmetrics_jax.adapter._functions import PREDICTIONS as PREDICTIONS
+from recmetrics_jax.adapter._functions import REQUIRED_INPUTS as REQUIRED_INPUTS
+from recmetrics_jax.adapter._functions import WEIGHTS as WEIGHTS
 from recmetrics_jax.adapter._functions import check_fused_update, of_samples
 from recmetrics_jax.adapter._states import RecMetricException
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric
-
-GROUPING_KEYS = "grouping_keys"
 
 
 def compute_auprc(n_tasks: int, predictions: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

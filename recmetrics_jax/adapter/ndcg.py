@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.metrics import ranking
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter.metrics_config import RecTaskInfo
@@ -13,29 +12,6 @@ SUM_NDCG = "sum_ndcg"
 NUM_SESSIONS = "num_sessions"
 REQUIRED_INPUTS = "required_inputs"
 SESSION_KEY = "session_id"
-
-
-def _ndcg(
-    *,
-    exponential_gain: bool = False,
-    session_key: str = SESSION_KEY,
-    k: int = -1,
-    report_ndcg_as_decreasing_curve: bool = True,
-    remove_single_length_sessions: bool = False,
-    scale_by_weights_tensor: bool = False,
-    is_negative_task_mask: list[bool] | None = None,
-    **options: Any,
-) -> Metric:
-    return ranking.ndcg(
-        exponential_gain=exponential_gain,
-        session_key=session_key,
-        k=k,
-        report_ndcg_as_decreasing_curve=report_ndcg_as_decreasing_curve,
-        remove_single_length_sessions=remove_single_length_sessions,
-        scale_by_weights_tensor=scale_by_weights_tensor,
-        is_negative_task_mask=is_negative_task_mask,
-        **options,
-    )
 
 
 class NDCGComputation(RecMetricComputation):
@@ -51,7 +27,7 @@ class NDCGComputation(RecMetricComputation):
         is_negative_task_mask: for each task, whether ``1 - p`` and ``1 - y`` are ranked.
     """
 
-    _factory = staticmethod(_ndcg)
+    _factory = staticmethod(ranking.ndcg)
 
 
 class NDCGMetric(RecMetric):

@@ -10,14 +10,27 @@ from recmetrics_jax.adapter._metric_list import RecMetricList
 from recmetrics_jax.adapter._reports import MetricComputationReport
 from recmetrics_jax.adapter._states import MAX_BUFFER_COUNT, RecMetricException
 from recmetrics_jax.adapter._window import WindowBuffer
+from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo
+from recmetrics_jax.adapter.metrics_namespace import (
+    MetricNameBase,
+    MetricNamespaceBase,
+    MetricPrefix,
+    compose_metric_key,
+)
 
 __all__ = [
     "MAX_BUFFER_COUNT",
     "MetricComputationReport",
+    "MetricNameBase",
+    "MetricNamespaceBase",
+    "MetricPrefix",
+    "RecComputeMode",
     "RecMetric",
     "RecMetricComputation",
     "RecMetricException",
     "RecMetricList",
     "RecModelOutput",
+    "RecTaskInfo",
     "WindowBuffer",
+    "compose_metric_key",
 ]

@@ -9,6 +9,7 @@ from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, fields, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
+from recmetrics_jax.adapter.precision import compute_true_pos_sum as compute_true_pos_sum
 from recmetrics_jax.adapter.rec_metric import RecMetric
 
 THRESHOLD = "threshold"
@@ -31,24 +32,6 @@ def compute_recall(num_true_positives: Tensor, num_false_negitives: Tensor) -> T
         true_pos_sum=num_true_positives,
         false_neg_sum=num_false_negitives,
     )
-
-
-def compute_true_pos_sum(
-    labels: Tensor, predictions: Tensor, weights: Tensor, threshold: float = 0.5
-) -> Tensor:
-    """The weight of true positives.
-
-    Args:
-        labels: ``[n_tasks, N]``.
-        predictions: ``[n_tasks, N]``.
-        weights: ``[n_tasks, N]``.
-        threshold: predictions from here on count as positive.
-
-    Returns:
-        ``[n_tasks]``, of the dtype of the arguments: the sum of ``w y [p >= threshold]``.
-    """
-    terms = {"sum": Term(classification.true_positives, (threshold,))}
-    return term_sums(terms, labels, predictions, weights)["sum"]
 
 
 def compute_false_neg_sum(

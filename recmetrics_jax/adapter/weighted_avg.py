@@ -1,9 +1,7 @@
 """Weighted average of the predictions; the class API of torchrec.metrics.weighted_avg."""
 
 import math
-from typing import Any
 
-from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.metrics import rates
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import apply_to_sums
@@ -35,14 +33,10 @@ def get_mean(value_sum: Tensor, num_samples: Tensor) -> Tensor:
     )
 
 
-def _weighted_avg(**options: Any) -> Metric:
-    return rates.weighted_avg(**options)
-
-
 class WeightedAvgMetricComputation(RecMetricComputation):
     """The states of the weighted average; see `recmetrics_jax.weighted_avg`."""
 
-    _factory = staticmethod(_weighted_avg)
+    _factory = staticmethod(rates.weighted_avg)
 
 
 class WeightedAvgMetric(RecMetric):

@@ -41,9 +41,7 @@ def squared_error(batch: Batch) -> jax.Array:
 mse_terms = ErrorSums(Term(squared_error), WEIGHTS)
 
 
-def mse_values(
-    sums: ErrorSums[jax.Array] | RSquaredSums[jax.Array], *, undefined: float
-) -> Values:
+def mse_values(sums: ErrorSums[jax.Array] | RSquaredSums[jax.Array], *, undefined: float) -> Values:
     """The values of MSE and RMSE."""
     mean = safe_divide(sums.error_sum, sums.weighted_num_samples)
     is_undefined = sums.weighted_num_samples == 0
