@@ -7,6 +7,7 @@ median of the ratios by round, to the adapter with fused tasks.
 
 import argparse
 import importlib.util
+import logging
 import sys
 import warnings
 from collections.abc import Callable
@@ -43,6 +44,7 @@ def main() -> None:
     if importlib.util.find_spec("torchrec") is None:
         sys.exit("torchrec is not installed; .ci/run shows how to install it")
     warnings.simplefilter("ignore")  # torchrec's imports
+    logging.disable()  # Windows that fill are reported as memory that grows.
     measures = {"update": (SIZES, module_updates), "update and compute": (SIZES[:1], computes)}
     for what, (sizes, measure) in measures.items():
         print(f"| {what}, tasks x examples | contender | ms | quartiles | times the adapter |")

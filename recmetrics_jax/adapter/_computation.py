@@ -10,18 +10,15 @@ import numpy as np
 
 from recmetrics_jax._src.base import Metric
 from recmetrics_jax.adapter._declared import (
-    SAMPLE_STATES,
     Contributions,
     Declaration,
-    Inputs,
-    as_keys,
     declare,
     hashable,
     is_persistent,
     option_names,
-    padded,
-    padded_length,
+    shared,
 )
+from recmetrics_jax.adapter._examples import SAMPLE_STATES, Inputs, as_keys, padded, padded_length
 from recmetrics_jax.adapter._reports import MetricComputationReport, reports_of
 from recmetrics_jax.adapter._states import (
     RecMetricException,
@@ -296,13 +293,15 @@ class RecMetricComputation(States, abc.ABC):
 
     def _add(self, contributions: Contributions, tasks: slice) -> None:
         n = int(contributions.inputs.counts[tasks.start or 0])
-        windows = self._batch_window_buffers or ()
-        for name, sums in contributions.sums(self._declared, tasks):
-            state = getattr(self, name)
+        states = vars(self)
+        windows = self._batch_window_buffers or {}
+        for column in contributions.columns[self._declared]:
+            sums = contributions.sums(column, tasks)
+            state = states[column.state]
             state += sums
-            window_name = f"window_{name}"
-            if window_name in windows:
-                self._push(window_name, sums, n)
+            if column.window_state in windows:
+                windows[column.window_state].push(sums, n)
+                states.pop(column.window_state, None)
         if self._keeps_samples:
             self._append(contributions.samples(self._declared, tasks), n)
 
@@ -346,7 +345,7 @@ def _declared_update(
 ) -> None:
     inputs = self._inputs(predictions, labels, weights, kwargs.get("required_inputs") or {})
     if inputs.counts.max(initial=0) > 0:
-        contributions = Contributions([self._declared], inputs)
+        contributions = Contributions(shared((self._declared,)), inputs)
         self._contribute(contributions, slice(None))
 
 

@@ -3,14 +3,15 @@
 The factory's terms and formulas do all the arithmetic, in float64, compiled. One call serves as
 many computations as are updated with the same examples, tasks of unequal length included.
 
-Shapes: ``T`` tasks, ``N`` examples, padded to one of few lengths, ``C`` classes.
+Shapes: ``T`` tasks, ``N`` examples, ``C`` classes, ``K`` numbers.
 """
 
 import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,86 +21,16 @@ import numpy as np
 from recmetrics_jax._src.base import Batch, Metric
 from recmetrics_jax._src.program import Program, reduce_terms
 from recmetrics_jax._src.terms import BinnedTerm, Term
+from recmetrics_jax.adapter._examples import SAMPLE_STATES, Inputs, batch_of
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, to_numpy
 
-SAMPLE_STATES = ("predictions", "labels", "weights")
 CHUNK = 2048
 _OF_THE_ADAPTER = {"n_tasks": 1, "window": 1}
 
 
-class Inputs(NamedTuple):
-    """Examples on the host; zeros after the ``counts`` of a task."""
-
-    predictions: np.ndarray
-    """``float[T, N]`` or ``float[T, N, C]``."""
-    labels: np.ndarray
-    """``float[T, N]``."""
-    weights: np.ndarray
-    """``float[T, N]``."""
-    counts: np.ndarray
-    """``int32[T]``: the examples of each task."""
-    keys: Mapping[str, np.ndarray]
-    """``int64[T, N]`` each."""
-
-    def of_tasks(self, tasks: slice) -> "Inputs":
-        """Those of some tasks."""
-        keys = {name: key[tasks] for name, key in self.keys.items()}
-        predictions, labels, weights, counts = (x[tasks] for x in self[:4])
-        return Inputs(predictions, labels, weights, counts, keys)
-
-
-def padded_length(n: int) -> int:
-    """The length that ``n`` examples are padded to: one of few, as each is compiled anew.
-
-    A power of two from 64 to 1,024, and beyond at most 1/8 more than ``n``.
-    """
-    bits = (n - 1).bit_length()
-    step = 1 << (max(bits, 6) if bits <= 10 else bits - 4)
-    return -(-n // step) * step
-
-
-def stacked(rows: Sequence[np.ndarray], length: int, dtype: Any = None) -> np.ndarray:
-    """Rows of the examples of each task as one array, padded with zeros to ``length``.
-
-    Without a ``dtype`` it is the one of float32 and float64 that holds all rows.
-    """
-    shape = max(rows, key=len).shape
-    array = np.zeros((len(rows), length, *shape[1:]), dtype or _float_type(rows))
-    for of_task, row in zip(array, rows, strict=True):
-        if len(row):
-            of_task[: len(row)] = row
-    return array
-
-
-def padded(x: np.ndarray, length: int, dtype: Any = None) -> np.ndarray:
-    """``[T, N, ...]`` padded with zeros to ``[T, length, ...]``, as in `stacked`.
-
-    It is not copied if it is as long, and of that dtype, already.
-    """
-    dtype = dtype or _float_type([x])
-    if x.shape[1] == length and x.dtype == dtype:
-        return x
-    array = np.zeros((len(x), length, *x.shape[2:]), dtype)
-    array[:, : x.shape[1]] = x
-    return array
-
-
-def _float_type(arrays: Sequence[np.ndarray]) -> np.dtype:
-    is_single = all(x.dtype == np.float32 or x.dtype.itemsize == 1 for x in arrays)
-    return np.dtype(np.float32 if is_single else np.float64)
-
-
-def as_keys(x: Any) -> np.ndarray:
-    """Keys of any real dtype as ``int64``, equal where they are equal."""
-    keys = to_numpy(x)
-    if keys.dtype.kind == "f":
-        return (keys.astype(np.float64) + 0.0).view(np.int64)  # -0.0 is 0.0.
-    return keys.astype(np.int64)
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Declaration:
-    """A functional factory with its options, for ``n_tasks`` tasks."""
+    """A functional factory with its options, for ``n_tasks`` tasks; made by `declare`."""
 
     factory: Callable[..., Metric]
     options: tuple[tuple[str, Any], ...]
@@ -199,7 +130,7 @@ class Declaration:
     @functools.cached_property
     def _values_of_samples(self) -> Callable[..., dict[str, jax.Array]]:
         def values(inputs: Inputs) -> dict[str, jax.Array]:
-            batch = _batch(inputs)
+            batch = batch_of(inputs)
             is_nan = jnp.isnan(batch.labels) | jnp.isnan(batch.weights)
             poisoned = jnp.any(is_nan & batch.mask, axis=1)
             return {
@@ -268,24 +199,6 @@ def _evaluated(function: Callable[[Any], Any], argument: Any) -> dict[str, np.nd
     return {name: np.array(value) for name, value in results.items()}
 
 
-def _batch(inputs: Inputs) -> Batch:
-    """The examples as a `Batch`; in an x64 scope. No example is judged by its values."""
-    length = inputs.labels.shape[1]
-    mask = jnp.arange(length, dtype=jnp.int32)[None] < inputs.counts[:, None]
-    keys = {
-        name: jnp.stack([(key >> 32).astype(jnp.int32), key.astype(jnp.int32)], axis=-1)
-        for name, key in inputs.keys.items()
-    }
-    return Batch(
-        jnp.asarray(inputs.predictions),
-        jnp.asarray(inputs.labels),
-        jnp.asarray(inputs.weights),
-        mask,
-        jnp.zeros_like(mask),
-        keys,
-    )
-
-
 def _sums(terms: Iterable[Term], batch: Batch) -> jax.Array:
     """The sums of terms over a batch, ``float64[T, K]``; in an x64 scope."""
     batch = batch._replace(
@@ -317,11 +230,29 @@ def _sums_by_chunks(terms: Sequence[Term], batch: Batch) -> jax.Array:
     return jax.lax.scan(add, nothing, jnp.arange(0, length, chunk))[0]
 
 
+class Column(NamedTuple):
+    """Where the sums of a state lie in the array of all sums, ``float64[K, T]``."""
+
+    state: str
+    window_state: str
+    start: int
+    shape: tuple[int, ...]
+
+
+class Shared(NamedTuple):
+    """What declarations need that are updated together."""
+
+    keys: tuple[str, ...]
+    """The keys that they need."""
+    columns: Mapping[Declaration, list[Column]]
+    statistics: Callable[[Inputs], jax.Array] | None
+    """The compiled function to the sums of all of them; None if they have no sums."""
+
+
 @functools.cache
-def _statistics(
-    terms: tuple[Term, ...],
-) -> tuple[dict[Term, int], Callable[[Inputs], jax.Array]]:
-    """Where the sums of each term begin, and the compiled function to them, ``float64[K, T]``."""
+def shared(declarations: tuple[Declaration, ...]) -> Shared:
+    """The one `Shared` of some declarations, with what has been compiled for it."""
+    terms = dict.fromkeys(term for d in declarations for term in d.terms.values())
     of_examples = [term for term in terms if not term.is_summed]
     of_batches = [term for term in terms if term.is_summed]
     order = (*of_examples, *of_batches)
@@ -330,36 +261,42 @@ def _statistics(
 
     @jax.jit
     def statistics(inputs: Inputs) -> jax.Array:
-        batch = _batch(inputs)
+        batch = batch_of(inputs)
         sums = _sums_by_chunks(of_examples, batch)
         if of_batches:
             sums = jnp.concatenate([sums, _sums(of_batches, batch)], axis=1)
         return sums.T
 
-    return starts, statistics
+    columns = {
+        declaration: [
+            Column(name, f"window_{name}", starts[term], term.shape)
+            for name, term in declaration.terms.items()
+        ]
+        for declaration in declarations
+    }
+    keys = dict.fromkeys(key for declaration in declarations for key in declaration.keys)
+    return Shared(tuple(keys), columns, statistics if terms else None)
 
 
 class Contributions:
     """What an update adds to the states of declarations: computed at once, without side effects."""
 
-    def __init__(self, declarations: Iterable[Declaration], inputs: Inputs):
+    def __init__(self, of: Shared, inputs: Inputs):
         self.inputs = inputs
-        terms = dict.fromkeys(t for d in declarations for t in d.terms.values())
-        if terms:
-            self._starts, statistics = _statistics(tuple(terms))
+        self.columns = of.columns
+        if of.statistics is not None:
+            is_full = bool(np.all(inputs.counts == inputs.labels.shape[1]))
             with jax.enable_x64(True):
-                packed = from_numpy(np.array(statistics(inputs)))
-            self._by_row, self._packed = list(packed), packed
+                given = inputs._replace(counts=None) if is_full else inputs
+                self._sums = from_numpy(np.array(of.statistics(given)))
+            self._by_row = list(self._sums)
 
-    def sums(self, declaration: Declaration, tasks: slice) -> Iterator[tuple[str, Tensor]]:
-        """The sums of ``inputs`` for each state of a declaration, ``float64[T, *shape]``."""
-        for name, term in declaration.terms.items():
-            start = self._starts[term]
-            if term.shape:
-                sums = self._packed[start : start + term.size, tasks].T
-                yield name, sums.reshape(-1, *term.shape)
-            else:
-                yield name, self._by_row[start][tasks]
+    def sums(self, column: Column, tasks: slice) -> Tensor:
+        """The sums of ``inputs`` for a state, ``float64[T, *shape]``."""
+        if not column.shape:
+            return self._by_row[column.start][tasks]
+        rows = slice(column.start, column.start + math.prod(column.shape))
+        return self._sums[rows, tasks].T.reshape(-1, *column.shape)
 
     @functools.cached_property
     def _rows(self) -> Inputs:
@@ -382,20 +319,3 @@ class Contributions:
 def is_persistent(term: Term) -> bool:
     """Whether the sums of a term go into checkpoints: not if they are a histogram."""
     return not isinstance(term, BinnedTerm)
-
-
-def samples_as_inputs(
-    samples: Mapping[str, Sequence[Tensor]], n_tasks: int, classes: tuple[int, ...] = ()
-) -> Inputs:
-    """Kept samples, lists of ``[T, n]``, predictions ``[T, n, *classes]``, as padded inputs."""
-
-    def joined(name: str) -> np.ndarray:
-        dtype = np.float32 if name in SAMPLE_STATES else np.int64
-        none = np.zeros((n_tasks, 0, *(classes if name == "predictions" else ())), dtype)
-        array = np.concatenate([none, *map(to_numpy, samples[name])], axis=1)
-        return padded(array, padded_length(max(array.shape[1], 1)), dtype)
-
-    n = sum(chunk.shape[1] for chunk in samples["predictions"])
-    predictions, labels, weights = (joined(name) for name in SAMPLE_STATES)
-    keys = {name: joined(name) for name in samples if name not in SAMPLE_STATES}
-    return Inputs(predictions, labels, weights, np.full(n_tasks, n, np.int32), keys)

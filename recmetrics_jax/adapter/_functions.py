@@ -9,7 +9,8 @@ import numpy as np
 
 from recmetrics_jax._src.base import Batch
 from recmetrics_jax._src.terms import Term
-from recmetrics_jax.adapter._declared import Inputs, as_keys, declare, padded_length
+from recmetrics_jax.adapter._declared import declare
+from recmetrics_jax.adapter._examples import Inputs, as_keys, padded_length
 from recmetrics_jax.adapter._states import RecMetricException
 from recmetrics_jax.adapter._tensors import Kind, Tensor, from_numpy, kind_of, to_numpy
 

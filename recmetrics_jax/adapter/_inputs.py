@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recmetrics_jax.adapter._declared import Inputs, as_keys, padded, padded_length, stacked
+from recmetrics_jax.adapter._examples import Inputs, as_keys, padded, padded_length, stacked
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, stack, to_numpy, torch
 from recmetrics_jax.adapter.metrics_config import RecTaskInfo
 
@@ -124,12 +124,13 @@ def _stacked(name: str, tasks: Sequence[str], x: Any) -> Tensor:
     if missing:
         raise ValueError(f"{name}: expected an array for each fused task, got none for {missing}")
     rows = [x[task] for task in tasks]
-    shapes = {shape_of(row) for row in rows}
-    if len(shapes) > 1:
+    try:
+        return stack(rows) if kind_of(rows[0]) == "torch" else np.stack(list(map(to_numpy, rows)))
+    except (RuntimeError, ValueError) as error:
+        shapes = sorted({shape_of(row) for row in rows})
         raise ValueError(
-            f"{name}: expected arrays of one shape for fused tasks, got {sorted(shapes)}"
-        )
-    return stack(rows) if kind_of(rows[0]) == "torch" else np.stack([to_numpy(row) for row in rows])
+            f"{name}: expected arrays of one shape for fused tasks, got {shapes}"
+        ) from error
 
 
 def ones_like(labels: Tensor, predictions: Tensor) -> Tensor:

@@ -149,6 +149,8 @@ class RecMetric(Module, abc.ABC):
             self._required_inputs |= self._get_task_required_inputs(of_computation)
             if computation._declaration is not None:
                 self._required_inputs.update(computation._declaration.keys)
+        # Whether computations update as their factories say, and so can share the work.
+        self._is_declared = all(c._is_declared() for c in self._metrics_computations)
 
     def _get_task_kwargs(self, task_config: RecTaskInfo | list[RecTaskInfo]) -> dict[str, Any]:
         """Options of the computation of a task, or of all where they are fused."""
@@ -204,8 +206,8 @@ class RecMetric(Module, abc.ABC):
         """Remembers whose arrays come in: values go out alike."""
         if isinstance(predictions, Mapping):
             predictions = next(iter(predictions.values()), None)
-        if predictions is not None:
-            self._kind = kind_of(predictions)
+        if predictions is not None and (kind := kind_of(predictions)) != self._kind:
+            self._kind = kind
 
     def _flush(self) -> None:
         """Takes in the batches that were kept, as one."""
@@ -223,7 +225,7 @@ class RecMetric(Module, abc.ABC):
         **kwargs: Any,
     ) -> None:
         batches = self._valid(self._batches(predictions, labels, weights))
-        if self._is_declared():
+        if self._is_declared:
             planned([self], batches, kwargs.get("required_inputs") or {})()
             return
         with all_or_nothing(list(self._metrics_computations)):
@@ -241,10 +243,6 @@ class RecMetric(Module, abc.ABC):
         if not self._should_validate_update:
             return list(batches)
         return [b for b in batches if b.weights is None or np.any(to_numpy(b.weights))]
-
-    def _is_declared(self) -> bool:
-        """Whether computations update as their factories say, and so can share the work."""
-        return all(computation._is_declared() for computation in self._metrics_computations)
 
     def _update_computation(self, batch: TaskBatch, kwargs: Mapping[str, Any]) -> None:
         """An update by the computation's own method, as a user may have written it."""
@@ -278,9 +276,10 @@ class RecMetric(Module, abc.ABC):
         """Whether `update` is that of this class, at once, over factories."""
         return (
             type(self).update is RecMetric.update
+            and "update" not in vars(self)
             and type(self)._update is RecMetric._update
             and self._fused_update_limit == 0
-            and self._is_declared()
+            and self._is_declared
         )
 
     def compute(self) -> dict[str, Tensor]:

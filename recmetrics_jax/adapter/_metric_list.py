@@ -42,6 +42,7 @@ class RecMetricList(Module):
         self.rec_metrics = ModuleList(rec_metrics)
         required = set().union(*(metric.get_required_inputs() for metric in rec_metrics))
         self.required_inputs = sorted(required) if required else None
+        self._grouped: Any = None
 
     def __len__(self) -> int:
         return len(self.rec_metrics)
@@ -63,23 +64,33 @@ class RecMetricList(Module):
     ) -> None:
         """Takes in a batch; see `RecMetric.update`."""
         required_inputs = kwargs.get("required_inputs") or {}
-        shared = [metric for metric in self.rec_metrics if metric._updates_as_declared()]
-        others = [metric for metric in self.rec_metrics if metric not in shared]
+        groups, others = self._groups()
         plans = []
         with no_grad():
-            while shared:
-                first = shared[0]
-                together = [metric for metric in shared if first._shares_updates_with(metric)]
-                shared = [metric for metric in shared if metric not in together]
+            for together in groups:
                 for metric in together:
                     metric._note_kind(predictions)
-                batches = first._valid(first._batches(predictions, labels, weights))
+                batches = together[0]._valid(together[0]._batches(predictions, labels, weights))
                 plans.append(planned(together, batches, required_inputs))
             with _all_or_nothing(others):
                 for metric in others:
                     metric.update(predictions=predictions, labels=labels, weights=weights, **kwargs)
             for update in plans:
                 update()
+
+    def _groups(self) -> tuple[list[list[RecMetric]], list[RecMetric]]:
+        """The metrics that one compiled call can update, by tasks, and those that it cannot."""
+        metrics = [(metric, metric._updates_as_declared()) for metric in self.rec_metrics]
+        if self._grouped is None or self._grouped[0] != metrics:
+            shared = [metric for metric, is_declared in metrics if is_declared]
+            others = [metric for metric, is_declared in metrics if not is_declared]
+            groups = []
+            while shared:
+                together = [metric for metric in shared if shared[0]._shares_updates_with(metric)]
+                shared = [metric for metric in shared if metric not in together]
+                groups.append(together)
+            self._grouped = metrics, groups, others
+        return self._grouped[1:]
 
     def compute(self) -> dict[str, Tensor]:
         """The values of all metrics, of all ranks together; see `RecMetric.compute`."""

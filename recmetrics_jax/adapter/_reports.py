@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recmetrics_jax.adapter._declared import SAMPLE_STATES, samples_as_inputs
+from recmetrics_jax.adapter._examples import SAMPLE_STATES, samples_as_inputs
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNameBase, MetricPrefix
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from recmetrics_jax.adapter._computation import HAS_VALID_UPDATE, RecMetricComputation
-from recmetrics_jax.adapter._declared import Contributions
+from recmetrics_jax.adapter._declared import Contributions, shared
 from recmetrics_jax.adapter._inputs import TaskBatch, host_inputs, shape_of
 from recmetrics_jax.adapter._tensors import from_numpy, kind_of, to_numpy
 
@@ -38,14 +38,15 @@ def planned(
         for metric in metrics
         for batch in batches
     ]
-    for computation, batch in targets:
-        computation._check_given(batch.predictions, True, required_inputs)
     if not targets:
         return lambda: None
-    declarations = dict.fromkeys(computation._declaration for computation, _ in targets)
-    needed = dict.fromkeys(key for declaration in declarations for key in declaration.keys)
-    inputs = host_inputs(batches, required_inputs, list(needed), len(metrics[0]._tasks))
-    contributions = Contributions(declarations, inputs)
+    declarations = dict.fromkeys(computation._declared for computation, _ in targets)
+    together = shared(tuple(declarations))
+    for computation, batch in targets:
+        if together.keys or computation._keeps_samples:
+            computation._check_given(batch.predictions, True, required_inputs)
+    inputs = host_inputs(batches, required_inputs, together.keys, len(metrics[0]._tasks))
+    contributions = Contributions(together, inputs)
 
     def update() -> None:
         for computation, batch in targets:

@@ -190,11 +190,7 @@ class RecMetricModule(Module):
         return self.trained_batches % self.compute_interval_steps == 0
 
     def compute(self) -> MetricsResult:
-        """All values, of all ranks together; all ranks must call.
-
-        Returns:
-            Values by key: those of the metrics, of throughput, and of the state metrics.
-        """
+        """All values by key, of all ranks together; all ranks must call."""
         self.compute_count += 1
         self.check_memory_usage(self.compute_count)
         values: MetricsResult = {}
@@ -263,24 +259,19 @@ class RecMetricModule(Module):
         """Warns if the metrics hold more memory than allowed, or grow.
 
         Args:
-            compute_count: how often this has been called, for the average; 100 calls are taken
-                to settle.
+            compute_count: how often this has been called; the first 100 calls are taken to settle.
         """
         usage = self.get_memory_usage() / MEGABYTE
         if usage > self.memory_usage_limit_mb:
             self.oom_count += 1
             logger.warning(
-                "RecMetrics is using %.3f MB. This is larger than the limit of %s MB. It has been "
-                "so %d times.",
-                usage,
-                self.memory_usage_limit_mb,
-                self.oom_count,
+                "RecMetrics is using %.3f MB, more than the limit of %s MB, for the %d. time.",
+                *(usage, self.memory_usage_limit_mb, self.oom_count),
             )
         if compute_count > 100 and usage > 1.2 * self.memory_usage_mb_avg:
             logger.warning(
                 "RecMetrics is using %.3f MB, more than 1.2 times its average, %.3f MB.",
-                usage,
-                self.memory_usage_mb_avg,
+                *(usage, self.memory_usage_mb_avg),
             )
         count = max(compute_count, 1)
         self.memory_usage_mb_avg = (self.memory_usage_mb_avg * (count - 1) + usage) / count
@@ -375,13 +366,8 @@ def generate_metric_module(
     ...     RecMetricModule, DefaultMetricsConfig, 4, 1, 0, {}, device="cpu"
     ... )
     >>> import numpy as np
-    >>> module.update(
-    ...     {
-    ...         "label": np.array([1.0, 0.0, 0.0, 0.0]),
-    ...         "prediction": np.full(4, 0.25),
-    ...         "weight": np.ones(4),
-    ...     }
-    ... )
+    >>> quarter, weight = np.full(4, 0.25), np.ones(4)
+    >>> module.update({"label": np.eye(4)[0], "prediction": quarter, "weight": weight})
     >>> round(module.compute()["ne-DefaultTask|window_ne"].item(), 6)
     1.0
     """

@@ -8,7 +8,7 @@ from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.metrics import pairwise
 from recmetrics_jax._src.pairs import count_pairs
 from recmetrics_jax.adapter._computation import RecMetricComputation
-from recmetrics_jax.adapter._declared import padded_length
+from recmetrics_jax.adapter._examples import padded_length
 from recmetrics_jax.adapter._functions import GROUPING_KEYS as GROUPING_KEYS
 from recmetrics_jax.adapter._functions import LABELS as LABELS
 from recmetrics_jax.adapter._functions import PREDICTIONS as PREDICTIONS

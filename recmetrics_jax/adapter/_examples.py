@@ -1,0 +1,123 @@
+"""Examples on the host, as the compiled functions take them: padded to one of few lengths.
+
+Shapes: ``T`` tasks, ``N`` examples, ``C`` classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from recmetrics_jax._src.base import Batch
+from recmetrics_jax.adapter._tensors import Tensor, to_numpy
+
+SAMPLE_STATES = ("predictions", "labels", "weights")
+
+
+class Inputs(NamedTuple):
+    """Examples on the host; zeros after the ``counts`` of a task."""
+
+    predictions: np.ndarray
+    """``float[T, N]`` or ``float[T, N, C]``."""
+    labels: np.ndarray
+    """``float[T, N]``."""
+    weights: np.ndarray
+    """``float[T, N]``."""
+    counts: Any
+    """``int32[T]``: the examples of each task; None under jit for all."""
+    keys: Mapping[str, np.ndarray]
+    """``int64[T, N]`` each."""
+
+    def of_tasks(self, tasks: slice) -> "Inputs":
+        """Those of some tasks."""
+        keys = {name: key[tasks] for name, key in self.keys.items()}
+        predictions, labels, weights, counts = (x[tasks] for x in self[:4])
+        return Inputs(predictions, labels, weights, counts, keys)
+
+
+def padded_length(n: int) -> int:
+    """The length that ``n`` examples are padded to: one of few, as each is compiled anew.
+
+    A power of two from 64 to 1,024, and beyond at most 1/8 more than ``n``.
+    """
+    bits = (n - 1).bit_length()
+    step = 1 << (max(bits, 6) if bits <= 10 else bits - 4)
+    return -(-n // step) * step
+
+
+def stacked(rows: Sequence[np.ndarray], length: int, dtype: Any = None) -> np.ndarray:
+    """Rows of the examples of each task as one array, padded with zeros to ``length``.
+
+    Without a ``dtype`` it is the one of float32 and float64 that holds all rows.
+    """
+    shape = max(rows, key=len).shape
+    array = np.zeros((len(rows), length, *shape[1:]), dtype or _float_type(rows))
+    for of_task, row in zip(array, rows, strict=True):
+        if len(row):
+            of_task[: len(row)] = row
+    return array
+
+
+def padded(x: np.ndarray, length: int, dtype: Any = None) -> np.ndarray:
+    """``[T, N, ...]`` padded with zeros to ``[T, length, ...]``, as in `stacked`.
+
+    It is not copied if it is as long, and of that dtype, already.
+    """
+    dtype = dtype or _float_type([x])
+    if x.shape[1] == length and x.dtype == dtype:
+        return x
+    array = np.zeros((len(x), length, *x.shape[2:]), dtype)
+    array[:, : x.shape[1]] = x
+    return array
+
+
+def _float_type(arrays: Sequence[np.ndarray]) -> np.dtype:
+    is_single = all(x.dtype == np.float32 or x.dtype.itemsize == 1 for x in arrays)
+    return np.dtype(np.float32 if is_single else np.float64)
+
+
+def as_keys(x: Any) -> np.ndarray:
+    """Keys of any real dtype as ``int64``, equal where they are equal."""
+    keys = to_numpy(x)
+    if keys.dtype.kind == "f":
+        return (keys.astype(np.float64) + 0.0).view(np.int64)  # -0.0 is 0.0.
+    return keys.astype(np.int64)
+
+
+def batch_of(inputs: Inputs) -> Batch:
+    """The examples as a `Batch`; in an x64 scope. No example is judged by its values."""
+    if inputs.counts is None:
+        mask = jnp.ones(inputs.labels.shape, bool)
+    else:
+        positions = jnp.arange(inputs.labels.shape[1], dtype=jnp.int32)
+        mask = positions[None] < inputs.counts[:, None]
+    keys = {
+        name: jnp.stack([(key >> 32).astype(jnp.int32), key.astype(jnp.int32)], axis=-1)
+        for name, key in inputs.keys.items()
+    }
+    return Batch(
+        jnp.asarray(inputs.predictions),
+        jnp.asarray(inputs.labels),
+        jnp.asarray(inputs.weights),
+        mask,
+        jnp.zeros_like(mask),
+        keys,
+    )
+
+
+def samples_as_inputs(
+    samples: Mapping[str, Sequence[Tensor]], n_tasks: int, classes: tuple[int, ...] = ()
+) -> Inputs:
+    """Kept samples, lists of ``[T, n]``, predictions ``[T, n, *classes]``, as padded inputs."""
+
+    def joined(name: str) -> np.ndarray:
+        dtype = np.float32 if name in SAMPLE_STATES else np.int64
+        none = np.zeros((n_tasks, 0, *(classes if name == "predictions" else ())), dtype)
+        array = np.concatenate([none, *map(to_numpy, samples[name])], axis=1)
+        return padded(array, padded_length(max(array.shape[1], 1)), dtype)
+
+    n = sum(chunk.shape[1] for chunk in samples["predictions"])
+    predictions, labels, weights = (joined(name) for name in SAMPLE_STATES)
+    keys = {name: joined(name) for name in samples if name not in SAMPLE_STATES}
+    return Inputs(predictions, labels, weights, np.full(n_tasks, n, np.int32), keys)
