@@ -28,7 +28,7 @@ from recmetrics_jax.adapter._states import (
     joined_samples,
     synced,
 )
-from recmetrics_jax.adapter._tensors import Tensor, from_numpy, no_grad, to_numpy
+from recmetrics_jax.adapter._tensors import Tensor, copy, from_numpy, no_grad, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricPrefix
 
 HAS_VALID_UPDATE = "has_valid_update"
@@ -123,18 +123,15 @@ class RecMetricComputation(States, abc.ABC):
         self._is_updating = False
         if should_validate_update:
             flags = from_numpy(np.zeros(n_tasks, np.uint8))
-            self._add_state(
-                HAS_VALID_UPDATE,
-                flags,
-                add_window_state=False,
-                dist_reduce_fx=any_flag,
-                persistent=True,
-            )
+            self.add_state(HAS_VALID_UPDATE, flags, dist_reduce_fx=any_flag, persistent=True)
         self._declaration: Declaration | None = None
         if factory is not None:
             frozen = tuple((name, hashable(option)) for name, option in options.items())
             self._declaration = declare(factory, frozen, n_tasks)
             self._add_declared_states(self._declaration)
+            self._has_fixed_dtypes = True
+            for name, parameter in option_names(factory).items():
+                setattr(self, f"_{name}", options.get(name, parameter.default))
 
     def _add_declared_states(self, declaration: Declaration) -> None:
         for name, term in declaration.terms.items():
@@ -209,9 +206,21 @@ class RecMetricComputation(States, abc.ABC):
         """Whether `update` does what the factory says, and nothing else."""
         return type(self).update is _declared_update
 
+    def _reports(self, *, is_local: bool) -> list[MetricComputationReport]:
+        """What `local_compute` or `compute` gives, where all is prepared."""
+        name = "local_compute" if is_local else "compute"
+        if getattr(type(self), name) is getattr(RecMetricComputation, name):
+            return self._compute()
+        return getattr(self, name)()
+
     def _computes_as_declared(self) -> bool:
         """Whether the values are those of the factory, and no others."""
-        return type(self)._compute is _declared_compute
+        cls, base = type(self), RecMetricComputation
+        return (
+            cls._compute is _declared_compute
+            and cls.compute is base.compute
+            and cls.local_compute is base.local_compute
+        )
 
     def local_compute(self) -> list[MetricComputationReport]:
         """The values of this rank alone."""
@@ -300,7 +309,8 @@ class RecMetricComputation(States, abc.ABC):
             state = states[column.state]
             state += sums
             if column.window_state in windows:
-                windows[column.window_state].push(sums, n)
+                # A copy, as the sums are views of those of all states.
+                windows[column.window_state].push(copy(sums), n)
                 states.pop(column.window_state, None)
         if self._keeps_samples:
             self._append(contributions.samples(self._declared, tasks), n)

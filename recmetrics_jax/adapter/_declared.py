@@ -22,7 +22,7 @@ from recmetrics_jax._src.base import Batch, Metric
 from recmetrics_jax._src.program import Program, reduce_terms
 from recmetrics_jax._src.terms import BinnedTerm, Term
 from recmetrics_jax.adapter._examples import SAMPLE_STATES, Inputs, batch_of
-from recmetrics_jax.adapter._tensors import Tensor, from_numpy, to_numpy
+from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, to_numpy
 
 CHUNK = 2048
 _OF_THE_ADAPTER = {"n_tasks": 1, "window": 1}
@@ -194,7 +194,7 @@ def _jitted_in_order(
 
 
 def _evaluated(function: Callable[[Any], Any], argument: Any) -> dict[str, np.ndarray]:
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         results = function(argument)
     return {name: np.array(value) for name, value in results.items()}
 
@@ -284,9 +284,14 @@ class Contributions:
     def __init__(self, of: Shared, inputs: Inputs):
         self.inputs = inputs
         self.columns = of.columns
+        if any(declaration.program.samples for declaration in of.columns):
+            # As they are kept: copies, in float32.
+            predictions, labels, weights = (np.array(x, np.float32) for x in inputs[:3])
+            keys = {name: np.array(key) for name, key in inputs.keys.items()}
+            self._rows = Inputs(predictions, labels, weights, inputs.counts, keys)
         if of.statistics is not None:
             is_full = bool(np.all(inputs.counts == inputs.labels.shape[1]))
-            with jax.enable_x64(True):
+            with float64_on_cpu():
                 given = inputs._replace(counts=None) if is_full else inputs
                 self._sums = from_numpy(np.array(of.statistics(given)))
             self._by_row = list(self._sums)
@@ -298,13 +303,6 @@ class Contributions:
         rows = slice(column.start, column.start + math.prod(column.shape))
         return self._sums[rows, tasks].T.reshape(-1, *column.shape)
 
-    @functools.cached_property
-    def _rows(self) -> Inputs:
-        """The inputs as samples are kept: copies, in float32."""
-        predictions, labels, weights = (np.array(x, np.float32) for x in self.inputs[:3])
-        keys = {name: np.array(key) for name, key in self.inputs.keys.items()}
-        return Inputs(predictions, labels, weights, self.inputs.counts, keys)
-
     def samples(self, declaration: Declaration, tasks: slice) -> dict[str, Tensor]:
         """The examples as a declaration keeps them, ``float32[T, N]`` and ``int64[T, N]``."""
         if not declaration.program.samples:
@@ -313,7 +311,7 @@ class Contributions:
         n = int(rows.counts.max(initial=0))
         arrays = dict(zip(SAMPLE_STATES, rows[:3], strict=True))
         arrays |= {name: rows.keys[name] for name in declaration.sample_keys}
-        return {name: from_numpy(array[:, :n]) for name, array in arrays.items()}
+        return {name: from_numpy(np.array(array[:, :n])) for name, array in arrays.items()}
 
 
 def is_persistent(term: Term) -> bool:

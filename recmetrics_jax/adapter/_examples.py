@@ -80,9 +80,11 @@ def _float_type(arrays: Sequence[np.ndarray]) -> np.dtype:
 def as_keys(x: Any) -> np.ndarray:
     """Keys of any real dtype as ``int64``, equal where they are equal."""
     keys = to_numpy(x)
-    if keys.dtype.kind == "f":
-        return (keys.astype(np.float64) + 0.0).view(np.int64)  # -0.0 is 0.0.
-    return keys.astype(np.int64)
+    whole = keys.astype(np.int64)
+    if keys.dtype.kind != "f":
+        return whole
+    # Other numbers by their bits, which are those of integers too large to be met.
+    return np.where(whole == keys, whole, keys.astype(np.float64).view(np.int64))
 
 
 def batch_of(inputs: Inputs) -> Batch:
@@ -107,17 +109,21 @@ def batch_of(inputs: Inputs) -> Batch:
 
 
 def samples_as_inputs(
-    samples: Mapping[str, Sequence[Tensor]], n_tasks: int, classes: tuple[int, ...] = ()
+    samples: Mapping[str, Sequence[Tensor]], n_tasks: int, classes: tuple[int, ...], window: int
 ) -> Inputs:
-    """Kept samples, lists of ``[T, n]``, predictions ``[T, n, *classes]``, as padded inputs."""
+    """Kept samples, lists of ``[T, n]``, predictions ``[T, n, *classes]``, as padded inputs.
+
+    Padded to a power of two, or to the window: as it fills, few lengths are to be compiled.
+    """
+    n = sum(chunk.shape[1] for chunk in samples["predictions"])
+    length = max(n, min(1 << max((n - 1).bit_length(), 6), padded_length(window)))
 
     def joined(name: str) -> np.ndarray:
         dtype = np.float32 if name in SAMPLE_STATES else np.int64
         none = np.zeros((n_tasks, 0, *(classes if name == "predictions" else ())), dtype)
         array = np.concatenate([none, *map(to_numpy, samples[name])], axis=1)
-        return padded(array, padded_length(max(array.shape[1], 1)), dtype)
+        return padded(array, length, dtype)
 
-    n = sum(chunk.shape[1] for chunk in samples["predictions"])
     predictions, labels, weights = (joined(name) for name in SAMPLE_STATES)
     keys = {name: joined(name) for name in samples if name not in SAMPLE_STATES}
     return Inputs(predictions, labels, weights, np.full(n_tasks, n, np.int32), keys)

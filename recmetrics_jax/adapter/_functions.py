@@ -12,7 +12,14 @@ from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._declared import declare
 from recmetrics_jax.adapter._examples import Inputs, as_keys, padded_length
 from recmetrics_jax.adapter._states import RecMetricException
-from recmetrics_jax.adapter._tensors import Kind, Tensor, from_numpy, kind_of, to_numpy
+from recmetrics_jax.adapter._tensors import (
+    Kind,
+    Tensor,
+    float64_on_cpu,
+    from_numpy,
+    kind_of,
+    to_numpy,
+)
 
 PREDICTIONS = "predictions"
 LABELS = "labels"
@@ -33,7 +40,7 @@ def apply(function: Callable[..., jax.Array], *arrays: Any, keeps_dtype: bool = 
     It is float64 too, unless it ``keeps_dtype``.
     """
     host = [to_numpy(x) for x in arrays]
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         result = np.array(function(*(jnp.asarray(x, jnp.float64) for x in host)))
     if keeps_dtype:
         result = result.astype(np.result_type(np.float32, *host))
@@ -76,7 +83,7 @@ def term_sums(
     dtype = np.result_type(y, p, w)
     w = np.broadcast_to(w, y.shape)
     leading = y.shape[:-1]
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         rows = (-1, *y.shape[-1:])
         batch = Batch(
             jnp.asarray(p.reshape(*rows, *p.shape[y.ndim :]), jnp.float64),

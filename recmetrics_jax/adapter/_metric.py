@@ -317,7 +317,9 @@ class RecMetric(Module, abc.ABC):
             if is_one and all(c._computes_as_declared() for c in computations):
                 reports = reports_of(computations)
             else:
-                reports = [computation._compute() for computation in computations]
+                reports = [
+                    computation._reports(is_local=bool(scope)) for computation in computations
+                ]
         values = {}
         for task, report, value in self._by_task(reports):
             key = compose_metric_key(
@@ -347,7 +349,7 @@ class RecMetric(Module, abc.ABC):
                     yield task, report, value if is_valid else zeros_like(value)
 
     def _converted(self, value: Any) -> Tensor:
-        return as_kind(value, self._kind)
+        return as_kind(value, self._kind) if hasattr(value, "dtype") else value
 
     def reset(self) -> None:
         """Forgets all batches, those kept for a fused update too."""

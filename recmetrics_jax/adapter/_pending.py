@@ -9,7 +9,8 @@ from recmetrics_jax.adapter._tensors import Tensor, concatenate, copy, kind_of, 
 
 def kept(batch: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the arguments of `RecMetric.update` that can be joined with others."""
-    copies = {name: _copied(x) for name, x in batch.items()}
+    names = ("predictions", "labels", "weights", "required_inputs")
+    copies = {name: _copied(batch[name]) for name in names if name in batch}
     labels = next(iter(copies["labels"].values()), None)
     required = copies.get("required_inputs")
     if required and labels is not None:  # One number for all examples is so for these alone.

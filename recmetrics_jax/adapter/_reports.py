@@ -68,9 +68,11 @@ def _reports_of_samples(computation: Any) -> Iterator[MetricComputationReport]:
     declaration = computation._declared
     if declaration.program.samples:
         names = (*SAMPLE_STATES, *declaration.sample_keys)
-        has_any = computation._num_samples > 0
+        has_any = computation._has_samples()
         held = {name: getattr(computation, name) if has_any else [] for name in names}
-        inputs = samples_as_inputs(held, computation._n_tasks, declaration.sample_classes)
+        inputs = samples_as_inputs(
+            held, computation._n_tasks, declaration.sample_classes, computation._window_size
+        )
         values = declaration.values_of_samples(inputs)
         for name, value in values.items():
             yield _report(name, MetricPrefix.WINDOW, value.astype(np.float32))

@@ -39,6 +39,10 @@ class States(Module):
 
     _keeps_samples = False
     """Whether the states that are lists hold ``_num_samples`` examples."""
+    _has_fixed_dtypes = False
+    """Whether states keep the dtype of their default, whatever is loaded."""
+    _is_guarded = False
+    """Whether a scope of `all_or_nothing` is open."""
 
     def __init__(self, window_size: int, process_group: Any) -> None:
         super().__init__()
@@ -175,13 +179,17 @@ class States(Module):
             else:
                 setattr(self, name, state)
 
+    def _has_samples(self) -> bool:
+        """Whether the lists hold examples: they have come in, or have been assigned."""
+        return self._num_samples > 0 or any(np.any(to_numpy(x)) for x in vars(self)["weights"])
+
     def _payload(self) -> dict[str, Any]:
         """The states as they are sent to other ranks."""
         payload = {
             name: [to_numpy(x) for x in state] if isinstance(state, list) else to_numpy(state)
             for name, state in self._states().items()
         }
-        if self._keeps_samples and self._num_samples == 0:  # The lists hold no example.
+        if self._keeps_samples and not self._has_samples():
             payload |= {name: [] for name, state in payload.items() if isinstance(state, list)}
         return payload | {"_num_samples": self._num_samples}
 
@@ -198,10 +206,11 @@ class States(Module):
             kind = kind_of(default[0]) if default else NATIVE
             parts = [from_numpy(np.array(x), kind) for of_rank in of_ranks for x in of_rank]
             return reduce(parts) if reduce is not None and parts else parts or _copied(default)
+        local = getattr(self, name)
         parts = [as_kind(x, kind_of(default)) for x in of_ranks]
-        merged = stack(parts) if reduce is None else reduce(stack(parts))
-        is_torch = kind_of(default) == "torch"
-        return merged.to(default.dtype) if is_torch else np.asarray(merged, default.dtype)
+        if kind_of(local) == "torch":  # bfloat16 has been sent as float32.
+            parts = [part.to(local.dtype) for part in parts]
+        return stack(parts) if reduce is None else reduce(stack(parts))
 
     @contextlib.contextmanager
     def _local_states(self) -> Iterator[None]:
@@ -266,13 +275,15 @@ class States(Module):
             default, state = self._defaults[name], state_dict[key]
             if isinstance(default, list):
                 setattr(self, name, [copy(x) for x in state])
-            elif tuple(state.shape) != tuple(default.shape):
+            elif np.shape(state) != np.shape(default):
                 error_msgs.append(
-                    f"{key}: expected shape {tuple(default.shape)}, got {tuple(state.shape)}"
+                    f"{key}: expected shape {np.shape(default)}, got {np.shape(state)}"
                 )
-            else:
+            elif self._has_fixed_dtypes:
                 array = to_numpy(state).astype(to_numpy(default).dtype)
                 setattr(self, name, as_kind(array, kind_of(default)))
+            else:
+                setattr(self, name, as_kind(state, kind_of(default)))
 
     def _tensors(self) -> Iterator[Tensor]:
         """All arrays that the computation holds, for counting their bytes."""
@@ -296,13 +307,19 @@ class States(Module):
 @contextlib.contextmanager
 def all_or_nothing(computations: Sequence[States]) -> Iterator[None]:
     """A scope that leaves the states as they were if it fails."""
-    snapshots = [computation._snapshot() for computation in computations]
+    waiting = [computation for computation in computations if not computation._is_guarded]
+    snapshots = [computation._snapshot() for computation in waiting]
+    for computation in waiting:
+        computation._is_guarded = True
     try:
         yield
     except BaseException:
-        for computation, snapshot in zip(computations, snapshots, strict=True):
+        for computation, snapshot in zip(waiting, snapshots, strict=True):
             computation._restore(snapshot)
         raise
+    finally:
+        for computation in waiting:
+            computation._is_guarded = False
 
 
 @contextlib.contextmanager
@@ -340,7 +357,7 @@ def _copied(state: Any) -> Any:
 
 def any_flag(x: Tensor) -> Tensor:
     """Where any rank has a flag set, ``uint8[n_tasks]``."""
-    return (x != 0).any(0)
+    return x.max(0) if kind_of(x) == "numpy" else x.amax(0)
 
 
 def joined_samples(chunks: list[Tensor]) -> list[Tensor]:

@@ -1,8 +1,9 @@
 """Arrays of torch, JAX and NumPy at the adapter's door; nothing here writes to the caller's."""
 
 import contextlib
+import functools
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -93,6 +94,21 @@ def nbytes(x: Any) -> int:
     if isinstance(x, Mapping | list):
         return sum(map(nbytes, x.values() if isinstance(x, Mapping) else x))
     return x.numel() * x.element_size() if kind_of(x) == "torch" else np.asarray(x).nbytes
+
+
+@functools.cache
+def _cpu() -> Any:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX was told to have none.
+        return None
+
+
+@contextlib.contextmanager
+def float64_on_cpu() -> Iterator[None]:
+    """A scope in which JAX computes in float64, and on the CPU, where the states are."""
+    with jax.enable_x64(True), jax.default_device(_cpu()):
+        yield
 
 
 def no_grad() -> contextlib.AbstractContextManager[Any]:

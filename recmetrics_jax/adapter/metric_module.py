@@ -217,6 +217,7 @@ class RecMetricModule(Module):
         if not is_due:
             return
         shortest, longest = self.min_compute_interval, self.max_compute_interval
+        steps = 0
         if not shortest <= interval <= longest:
             seconds = interval / self.compute_interval_steps
             if longest == math.inf:
@@ -226,9 +227,9 @@ class RecMetricModule(Module):
             else:
                 wanted = (shortest + longest) / 2
             steps = max(int(wanted / seconds), 1) if seconds > 0 else self.compute_interval_steps
-            # Ranks measure different times, but must compute in the same step.
-            self.compute_interval_steps = max(_distributed.gather(steps))
-            self._compute_interval_steps[0] = self.compute_interval_steps
+        # Ranks measure different times, but must exchange, and compute, in the same step.
+        self.compute_interval_steps = max(_distributed.gather(steps)) or self.compute_interval_steps
+        self._compute_interval_steps[0] = self.compute_interval_steps
         self.min_compute_interval = self.max_compute_interval = DISABLED
 
     def sync(self) -> None:

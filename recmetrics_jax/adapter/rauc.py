@@ -15,7 +15,7 @@ from recmetrics_jax.adapter._functions import PREDICTIONS as PREDICTIONS
 from recmetrics_jax.adapter._functions import REQUIRED_INPUTS as REQUIRED_INPUTS
 from recmetrics_jax.adapter._functions import WEIGHTS as WEIGHTS
 from recmetrics_jax.adapter._functions import check_fused_update, of_samples
-from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, to_numpy
+from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric
 
@@ -108,7 +108,7 @@ def divide(input: list[float], low: int, high: int) -> int:
     if len(part) < 2:
         return 0
     padding = np.zeros(padded_length(len(part)) - len(part))
-    with jax.enable_x64(True):
+    with float64_on_cpu():
         inverted = _discordant(
             np.concatenate([part, padding]), np.concatenate([np.ones_like(part), padding])
         )
