@@ -86,7 +86,7 @@ def test_windows_hold_only_their_own_numbers():
         for name, state in metric._metrics_computations[0]._states().items():
             np.testing.assert_array_equal(to_numpy(state), expected[name])
     # Five contributions of eight bytes to each of four windows of two tasks.
-    assert len(pickle.dumps(metrics[0])) < 30_000
+    assert len(pickle.dumps(metrics[0])) < 100_000
 
 
 def test_examples_are_kept_by_each_metric_apart():
