@@ -1,8 +1,10 @@
 """Calibration; the class API of torchrec.metrics.calibration."""
 
+import functools
 from typing import Any
 
 from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metrics import rates
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, fields, term_sums
@@ -12,6 +14,9 @@ from recmetrics_jax.adapter.rec_metric import RecMetric
 
 CALIBRATION_NUM = "calibration_num"
 CALIBRATION_DENOM = "calibration_denom"
+
+
+_values = functools.partial(rates.calibration_values, undefined=0.0, of_positive=True)
 
 
 def compute_calibration(calibration_num: Tensor, calibration_denom: Tensor) -> Tensor:
@@ -29,7 +34,7 @@ def compute_calibration(calibration_num: Tensor, calibration_denom: Tensor) -> T
     [1.5, 0.0]
     """
     return apply_to_sums(
-        lambda sums: rates.calibration_values(sums, undefined=0.0)["calibration"],
+        lambda sums: _values(sums)["calibration"],
         rates.CalibrationSums,
         calibration_num=calibration_num,
         calibration_denom=calibration_denom,
@@ -54,7 +59,7 @@ def get_calibration_states(
 
 
 def _calibration(**options: Any) -> Metric:
-    return rates.calibration(undefined=0.0, **options)
+    return sum_metric(rates.calibration_terms, _values, **options)
 
 
 class CalibrationMetricComputation(RecMetricComputation):

@@ -25,10 +25,14 @@ class CalibrationSums(NamedTuple, Generic[X]):
 calibration_terms = CalibrationSums(WEIGHTED_PREDICTIONS, WEIGHTED_LABELS)
 
 
-def calibration_values(sums: CalibrationSums[jax.Array], *, undefined: float) -> Values:
-    """The value of calibration."""
-    ratio = safe_divide(sums.calibration_num, sums.calibration_denom, undefined)
-    return {"calibration": jnp.where(sums.calibration_denom < 0, undefined, ratio)}
+def calibration_values(
+    sums: CalibrationSums[jax.Array], *, undefined: float, of_positive: bool = False
+) -> Values:
+    """The value of calibration; ``of_positive``: as torchrec has it, only of labels above zero."""
+    denominator = sums.calibration_denom
+    if of_positive:
+        denominator = jnp.maximum(denominator, 0.0)
+    return {"calibration": safe_divide(sums.calibration_num, denominator, undefined)}
 
 
 def calibration(
@@ -49,7 +53,7 @@ def calibration(
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
-        undefined: the value where the weighted labels do not add up to more than zero.
+        undefined: the value where no weighted label has been seen.
 
     Returns:
         A `Metric` with ``lifetime_calibration`` and, with a window, ``window_calibration``, each
