@@ -203,8 +203,9 @@ def test_migration_prints_the_values_of_each_package_that_is_there(tmp_path):
     assert result.returncode == 0, result.stderr
     packages = result.stdout.splitlines()[0].split()
     assert packages[-1] == "recmetrics_jax.adapter"
-    rows = {row.split()[0]: row.split()[1:] for row in result.stdout.splitlines()[1:]}
-    for key in ("ne-like|window_ne", "auc-like|window_auc", "ndcg-like|lifetime_ndcg", "seconds"):
+    rows = {row[:40].strip(): row[40:].split() for row in result.stdout.splitlines()[1:]}
+    seconds = ("seconds, the first time", "seconds, again")
+    for key in ("ne-like|window_ne", "auc-like|window_auc", "ndcg-like|lifetime_ndcg", *seconds):
         assert len(rows[key]) == len(packages), key
     assert float(rows["ctr-like|lifetime_ctr"][-1]) == pytest.approx(
         np.mean(ratings()[np.argsort(ratings()[:, 3])][:3000, 2] >= 4)

@@ -28,7 +28,7 @@ from recmetrics_jax.adapter._states import (
     joined_samples,
     synced,
 )
-from recmetrics_jax.adapter._tensors import Tensor, copy, from_numpy, no_grad, to_numpy
+from recmetrics_jax.adapter._tensors import Tensor, cloned, from_numpy, no_grad, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricPrefix
 
 HAS_VALID_UPDATE = "has_valid_update"
@@ -310,7 +310,7 @@ class RecMetricComputation(States, abc.ABC):
             state += sums
             if column.window_state in windows:
                 # A copy, as the sums are views of those of all states.
-                windows[column.window_state].push(copy(sums), n)
+                windows[column.window_state].push(cloned(sums), n)
                 states.pop(column.window_state, None)
         if self._keeps_samples:
             self._append(contributions.samples(self._declared, tasks), n)

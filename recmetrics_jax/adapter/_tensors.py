@@ -111,6 +111,10 @@ def float64_on_cpu() -> Iterator[None]:
         yield
 
 
+cloned: Any = np.copy if torch is None else torch.clone
+"""`copy` for states, which are of the kind that is native, without a gradient."""
+
+
 def no_grad() -> contextlib.AbstractContextManager[Any]:
     """A scope in which torch records no gradients."""
     return contextlib.nullcontext() if torch is None else torch.no_grad()
