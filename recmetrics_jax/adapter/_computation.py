@@ -18,17 +18,17 @@ from recmetrics_jax.adapter._declared import (
     option_names,
     shared,
 )
-from recmetrics_jax.adapter._examples import SAMPLE_STATES, Inputs, as_keys, padded, padded_length
+from recmetrics_jax.adapter._examples import SAMPLE_STATES, Inputs
+from recmetrics_jax.adapter._inputs import TaskBatch, host_inputs, shape_of
 from recmetrics_jax.adapter._reports import MetricComputationReport, reports_of
 from recmetrics_jax.adapter._states import (
     RecMetricException,
     States,
     all_or_nothing,
-    any_flag,
     joined_samples,
     synced,
 )
-from recmetrics_jax.adapter._tensors import Tensor, cloned, from_numpy, no_grad, to_numpy
+from recmetrics_jax.adapter._tensors import Tensor, cloned, from_numpy, no_grad
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricPrefix
 
 HAS_VALID_UPDATE = "has_valid_update"
@@ -123,7 +123,7 @@ class RecMetricComputation(States, abc.ABC):
         self._is_updating = False
         if should_validate_update:
             flags = from_numpy(np.zeros(n_tasks, np.uint8))
-            self.add_state(HAS_VALID_UPDATE, flags, dist_reduce_fx=any_flag, persistent=True)
+            self.add_state(HAS_VALID_UPDATE, flags, dist_reduce_fx="max", persistent=True)
         self._declaration: Declaration | None = None
         if factory is not None:
             frozen = tuple((name, hashable(option)) for name, option in options.items())
@@ -152,9 +152,7 @@ class RecMetricComputation(States, abc.ABC):
 
     def _add_sample_state(self, name: str, empty: np.ndarray) -> None:
         """A list of examples, which before the first is a column without weight."""
-        self._add_state(
-            name, [from_numpy(empty)], add_window_state=False, dist_reduce_fx=joined_samples
-        )
+        self.add_state(name, [from_numpy(empty)], dist_reduce_fx=joined_samples)
 
     @abc.abstractmethod
     def update(
@@ -246,27 +244,16 @@ class RecMetricComputation(States, abc.ABC):
             ValueError: if a shape does not fit.
         """
         self._check_given(predictions, weights, required_inputs)
-        arrays = {"predictions": predictions, "labels": labels}
-        rows = {name: to_numpy(x) for name, x in arrays.items()}
-        shape = rows["predictions"].shape[:2]
-        rows["weights"] = np.ones(shape) if weights is None else to_numpy(weights)
-        for name in ("labels", "weights"):
-            if len(shape) != 2 or shape[0] != self._n_tasks or rows[name].shape != shape:
+        shape, of_labels = shape_of(predictions)[:2], shape_of(labels)
+        of_weights = of_labels if weights is None else shape_of(weights)
+        for name, given in (("labels", of_labels), ("weights", of_weights)):
+            if len(shape) != 2 or shape[0] != self._n_tasks or given != shape:
                 raise ValueError(
                     f"{name}: expected shape {(self._n_tasks, *shape[1:])}, as the predictions, "
-                    f"{rows['predictions'].shape}; got {rows[name].shape}"
+                    f"{shape_of(predictions)}; got {given}"
                 )
-        length = padded_length(shape[1])
-        p, y, w = (padded(array, length) for array in rows.values())
-        keys = {}
-        for name in self._declared.keys:
-            key = as_keys(required_inputs[name])
-            if key.size in (1, shape[1]):
-                key = np.broadcast_to(key.reshape(1, -1), shape)
-            elif key.size != shape[0] * shape[1]:
-                raise ValueError(f"{name}: expected {shape[1]} or {shape} numbers, got {key.shape}")
-            keys[name] = padded(key.reshape(shape), length, np.int64)
-        return Inputs(p, y, w, np.full(self._n_tasks, shape[1], np.int32), keys)
+        batch = TaskBatch(0, predictions, labels, weights)
+        return host_inputs([batch], required_inputs, self._declared.keys, self._n_tasks)
 
     def _check_given(
         self, predictions: Any, weights: Any, required_inputs: Mapping[str, Any]

@@ -154,6 +154,7 @@ def declare(
     return Declaration(factory, options, n_tasks)
 
 
+@functools.cache
 def option_names(factory: Callable[..., Metric]) -> dict[str, inspect.Parameter]:
     """The parameters of a factory that are options of its computations."""
     return {
@@ -219,14 +220,16 @@ def _sums_by_chunks(terms: Sequence[Term], batch: Batch) -> jax.Array:
     """
     length = batch.mask.shape[1]
     chunk = min(length & -length, CHUNK)
-    if length < 2 * CHUNK or not terms:
-        return _sums(terms, batch) if terms else jnp.zeros((batch.mask.shape[0], 0))
+    nothing = jnp.zeros((batch.mask.shape[0], sum(term.size for term in terms)))
+    if not terms:
+        return nothing
+    if length < 2 * CHUNK:
+        return _sums(terms, batch)
 
     def add(total: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
         part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, chunk, 1), batch)
         return total + _sums(terms, part), None
 
-    nothing = jnp.zeros((batch.mask.shape[0], sum(term.size for term in terms)))
     return jax.lax.scan(add, nothing, jnp.arange(0, length, chunk))[0]
 
 
@@ -305,8 +308,6 @@ class Contributions:
 
     def samples(self, declaration: Declaration, tasks: slice) -> dict[str, Tensor]:
         """The examples as a declaration keeps them, ``float32[T, N]`` and ``int64[T, N]``."""
-        if not declaration.program.samples:
-            return {}
         rows = self._rows.of_tasks(tasks)
         n = int(rows.counts.max(initial=0))
         arrays = dict(zip(SAMPLE_STATES, rows[:3], strict=True))

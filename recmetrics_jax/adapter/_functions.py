@@ -10,7 +10,7 @@ import numpy as np
 from recmetrics_jax._src.base import Batch
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._declared import declare
-from recmetrics_jax.adapter._examples import Inputs, as_keys, padded_length
+from recmetrics_jax.adapter._examples import Inputs, as_keys, padded, padded_length
 from recmetrics_jax.adapter._states import RecMetricException
 from recmetrics_jax.adapter._tensors import (
     Kind,
@@ -105,11 +105,6 @@ def term_sums(
     }
 
 
-def fields(terms: Any) -> dict[str, Term]:
-    """The terms of a named tuple by name."""
-    return terms._asdict()
-
-
 def of_samples(
     factory: Callable[..., Any],
     name: str,
@@ -148,14 +143,14 @@ def of_samples(
                 f"grouping_keys: expected {shape[1]} or {shape} numbers, got {key.shape}"
             )
         keys["grouping_keys"] = np.broadcast_to(key.reshape(-1, shape[1]), shape)
-    pad = ((0, 0), (0, padded_length(max(shape[1], 1)) - shape[1]))
-    p, y, w = (np.pad(array, pad) for array in arrays)
+    length = padded_length(max(shape[1], 1))
+    p, y, w = (padded(array, length) for array in arrays)
     inputs = Inputs(
         p,
         y,
         w,
         np.full(shape[0], shape[1], np.int32),
-        {key: np.pad(array, pad) for key, array in keys.items()},
+        {name: padded(key, length, np.int64) for name, key in keys.items()},
     )
     declaration = declare(factory, tuple(options.items()), shape[0])
     kind = kind_among(predictions if isinstance(predictions, list | tuple) else [predictions])

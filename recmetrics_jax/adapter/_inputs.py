@@ -1,5 +1,6 @@
 """What comes into a metric, by task or stacked, brought into one form."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -60,14 +61,14 @@ def _flat(task: str, predictions: Any, labels: Any, weights: Any) -> tuple[Any, 
     """The arrays of a task with one leading axis of size 1; None if they are empty."""
     shape, of_labels = shape_of(predictions), shape_of(labels)
     classes = shape[-1:] if len(shape) == len(of_labels) + 1 else ()
-    size = int(np.prod(shape)) // max(int(np.prod(classes)), 1)
-    fits = size == int(np.prod(of_labels)) and len(shape) - len(of_labels) in (0, 1)
+    size = math.prod(shape) // max(math.prod(classes), 1)
+    fits = size == math.prod(of_labels) and len(shape) - len(of_labels) in (0, 1)
     if not fits:
         raise ValueError(
             f"labels of task {task!r}: expected the shape of the predictions, {shape}, less the "
             f"axis of classes if there is one; got {of_labels}"
         )
-    if weights is not None and int(np.prod(shape_of(weights))) != size:
+    if weights is not None and math.prod(shape_of(weights)) != size:
         raise ValueError(
             f"weights of task {task!r}: expected the shape of the labels, {of_labels}, "
             f"got {shape_of(weights)}"
@@ -98,14 +99,14 @@ def fused(tasks: Sequence[RecTaskInfo], predictions: Any, labels: Any, weights: 
     weights = None if weights is None else _stacked("weights", names, weights)
     n_tasks, shape, of_labels = len(names), shape_of(predictions), shape_of(labels)
     classes = shape[-1:] if len(shape) == len(of_labels) + 1 else ()
-    per_task, rest = divmod(int(np.prod(of_labels)), n_tasks)
-    expected = n_tasks * per_task * int(np.prod(classes))
-    if rest or int(np.prod(shape)) != expected:
+    per_task, rest = divmod(math.prod(of_labels), n_tasks)
+    expected = n_tasks * per_task * math.prod(classes)
+    if rest or math.prod(shape) != expected:
         raise ValueError(
             f"predictions and labels: expected shapes ({n_tasks} tasks, N) and, with classes, "
             f"({n_tasks}, N, C), got {shape} and {of_labels}"
         )
-    if weights is not None and int(np.prod(shape_of(weights))) != n_tasks * per_task:
+    if weights is not None and math.prod(shape_of(weights)) != n_tasks * per_task:
         raise ValueError(
             f"weights: expected the shape of the labels, {of_labels}, got {shape_of(weights)}"
         )
@@ -148,15 +149,15 @@ def required_for(required_inputs: Mapping[str, Any], shape: tuple[int, ...]) -> 
     """
     required = {}
     for name, x in required_inputs.items():
-        size = int(np.prod(shape_of(x)))
+        size = math.prod(shape_of(x))
         if size == 1:
             only = to_numpy(x).reshape(1, 1)
             required[name] = from_numpy(np.broadcast_to(only, shape).copy(), kind_of(x))
-        elif size == int(np.prod(shape)):
+        elif size == math.prod(shape):
             required[name] = _reshaped(x, shape)
         else:
             raise ValueError(
-                f"{name}: expected 1 or {int(np.prod(shape))} numbers, as there are labels, "
+                f"{name}: expected 1 or {math.prod(shape)} numbers, as there are labels, "
                 f"got {shape_of(x)}"
             )
     return required

@@ -355,11 +355,6 @@ def _copied(state: Any) -> Any:
     return [copy(x) for x in state] if isinstance(state, list) else copy(state)
 
 
-def any_flag(x: Tensor) -> Tensor:
-    """Where any rank has a flag set, ``uint8[n_tasks]``."""
-    return x.max(0) if kind_of(x) == "numpy" else x.amax(0)
-
-
 def joined_samples(chunks: list[Tensor]) -> list[Tensor]:
     """Examples of all ranks, as one list of one array."""
     return [concatenate(chunks, axis=1)]

@@ -6,7 +6,7 @@ from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.metrics import classification
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._computation import RecMetricComputation
-from recmetrics_jax.adapter._functions import apply_to_sums, fields, term_sums
+from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
 from recmetrics_jax.adapter.rec_metric import RecMetric
@@ -64,7 +64,7 @@ def get_accuracy_states(
     Returns:
         ``accuracy_sum`` and ``weighted_num_samples``, each ``[n_tasks]``.
     """
-    terms = fields(classification.accuracy_terms(threshold))
+    terms = classification.accuracy_terms(threshold)._asdict()
     return term_sums(terms, labels, predictions, weights)
 
 

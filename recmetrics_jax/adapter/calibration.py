@@ -7,7 +7,7 @@ from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metrics import rates
 from recmetrics_jax.adapter._computation import RecMetricComputation
-from recmetrics_jax.adapter._functions import apply_to_sums, fields, term_sums
+from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
 from recmetrics_jax.adapter.rec_metric import RecMetric
@@ -55,7 +55,7 @@ def get_calibration_states(
         ``calibration_num``, the sum of ``w p``, and ``calibration_denom``, that of ``w y``, each
         ``[n_tasks]``.
     """
-    return term_sums(fields(rates.calibration_terms), labels, predictions, weights)
+    return term_sums(rates.calibration_terms._asdict(), labels, predictions, weights)
 
 
 def _calibration(**options: Any) -> Metric:

@@ -5,7 +5,7 @@ from typing import Any
 from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.metrics import rates
 from recmetrics_jax.adapter._computation import RecMetricComputation
-from recmetrics_jax.adapter._functions import apply_to_sums, fields, term_sums
+from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
 from recmetrics_jax.adapter.rec_metric import RecMetric
@@ -47,7 +47,7 @@ def get_ctr_states(labels: Tensor, predictions: Tensor, weights: Tensor) -> dict
     Returns:
         ``ctr_num``, the sum of ``w y``, and ``ctr_denom``, that of ``w``, each ``[n_tasks]``.
     """
-    return term_sums(fields(rates.ctr_terms), labels, predictions, weights)
+    return term_sums(rates.ctr_terms._asdict(), labels, predictions, weights)
 
 
 def _ctr(**options: Any) -> Metric:

@@ -8,7 +8,7 @@ from recmetrics_jax._src.base import Metric, Values
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metrics import regression
 from recmetrics_jax.adapter._computation import RecMetricComputation
-from recmetrics_jax.adapter._functions import apply_to_sums, fields, term_sums
+from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric
@@ -117,7 +117,7 @@ def get_mse_states(labels: Tensor, predictions: Tensor, weights: Tensor) -> dict
         ``error_sum``, in float64, ``weighted_num_samples``, ``label_sum`` and
         ``label_squared_sum``, each ``[n_tasks]``.
     """
-    terms = fields(regression.r_squared_terms)
+    terms = regression.r_squared_terms._asdict()
     return term_sums(terms, labels, predictions, weights, in_float64=[ERROR_SUM])
 
 

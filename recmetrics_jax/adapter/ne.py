@@ -10,7 +10,7 @@ from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metrics import entropy
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._computation import RecMetricComputation
-from recmetrics_jax.adapter._functions import apply, apply_to_sums, fields, term_sums
+from recmetrics_jax.adapter._functions import apply, apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
 from recmetrics_jax.adapter.rec_metric import RecMetric
@@ -112,7 +112,7 @@ def get_ne_states(
         ``neg_labels``, each ``[n_tasks]``.
     """
     terms = {
-        **fields(entropy.ne_terms),
+        **entropy.ne_terms._asdict(),
         "cross_entropy_sum": Term(entropy.cross_entropy, (eta,)),
     }
     return term_sums(terms, labels, predictions, weights, in_float64=["cross_entropy_sum"])

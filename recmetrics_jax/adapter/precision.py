@@ -6,7 +6,7 @@ from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.metrics import classification
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._computation import RecMetricComputation
-from recmetrics_jax.adapter._functions import apply_to_sums, fields, term_sums
+from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
 from recmetrics_jax.adapter.rec_metric import RecMetric
@@ -83,7 +83,7 @@ def get_precision_states(
         ``true_pos_sum`` and ``false_pos_sum``, each ``[n_tasks]``.
     """
     return term_sums(
-        fields(classification.precision_terms(threshold)), labels, predictions, weights
+        classification.precision_terms(threshold)._asdict(), labels, predictions, weights
     )
 
 

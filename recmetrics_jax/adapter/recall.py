@@ -6,7 +6,7 @@ from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.metrics import classification
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._computation import RecMetricComputation
-from recmetrics_jax.adapter._functions import apply_to_sums, fields, term_sums
+from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
 from recmetrics_jax.adapter.precision import compute_true_pos_sum as compute_true_pos_sum
@@ -67,7 +67,7 @@ def get_recall_states(
         ``true_pos_sum`` and ``false_neg_sum``, each ``[n_tasks]``.
     """
     return term_sums(
-        fields(classification.recall_terms(threshold, both_at_threshold=True)),
+        classification.recall_terms(threshold, both_at_threshold=True)._asdict(),
         labels,
         predictions,
         weights,

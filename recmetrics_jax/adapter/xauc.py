@@ -5,7 +5,7 @@ from typing import Any
 from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.metrics import pairwise
 from recmetrics_jax.adapter._computation import RecMetricComputation
-from recmetrics_jax.adapter._functions import apply_to_sums, fields, term_sums
+from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
 from recmetrics_jax.adapter.rec_metric import RecMetric
@@ -76,7 +76,7 @@ def get_xauc_states(labels: Tensor, predictions: Tensor, weights: Tensor) -> dic
     Returns:
         ``error_sum``, in float64, and ``weighted_num_pairs``, each ``[n_tasks]``.
     """
-    terms = fields(pairwise.xauc_terms)
+    terms = pairwise.xauc_terms._asdict()
     return term_sums(terms, labels, predictions, weights, in_float64=[ERROR_SUM])
 
 
