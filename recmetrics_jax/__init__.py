@@ -23,6 +23,7 @@ from recmetrics_jax._src.metrics.ranking import ndcg
 from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
 from recmetrics_jax._src.metrics.regression import mae, mse
 from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.padding import bucket_size, make_padded_batch
 from recmetrics_jax._src.terms import Term
 
 __version__ = "0.1.0"
@@ -31,7 +32,9 @@ __all__ = [
     # The contract.
     "Batch",
     "Metric",
+    "bucket_size",
     "make_batch",
+    "make_padded_batch",
     # Building and combining.
     "Term",
     "all_merge",

@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import numerics
-from recmetrics_jax._src.base import Batch
+from recmetrics_jax._src.base import Batch, vary_as
+from recmetrics_jax._src.histogram import Histogram
 
 Tree = TypeVar("Tree")
-
-MAX_ADDITIONS = 1 << 16
 
 
 class Sum(NamedTuple):
@@ -46,92 +45,6 @@ class Sum(NamedTuple):
     def all_merge(self, axis_name: numerics.AxisName) -> "Sum":
         """The sum over all devices."""
         return Sum(numerics.all_add(self.parts, axis_name))
-
-
-class Histogram(NamedTuple):
-    """Running sums of ``K`` statistics, of which an example adds to few: an update costs O(batch).
-
-    An addition is cut at ``unit``: its multiples of it add up in one float without error, what is
-    left, at most 1 / 256 of the largest, adds up in another. Before they are so many that the
-    first would round, both go into expansions. So whole numbers up to 128 are exact, and sums of
-    others are right to about 2e-6 of themselves, where a plain float loses 2e-4.
-    """
-
-    parts: jax.Array
-    """``float[3, T, K]``: expansions of three floats."""
-    recent: jax.Array
-    """``float[2, T, K]``: what has been added since, multiples of the unit and the rest."""
-    unit: jax.Array
-    """``float[T, 1]``: a power of two, at least 1 / 128 of the largest recent addition."""
-    additions: jax.Array
-    """``int32[]``: how many recent additions there are."""
-
-    @classmethod
-    def empty(cls, n_tasks: int, size: int) -> "Histogram":
-        """No examples."""
-        return cls(
-            jnp.zeros((3, n_tasks, size)),
-            jnp.zeros((2, n_tasks, size)),
-            jnp.zeros((n_tasks, 1)),
-            jnp.zeros((), jnp.int32),
-        )
-
-    def add(self, index: jax.Array, statistics: jax.Array) -> "Histogram":
-        """With ``statistics``, ``float[T, N]``, added at ``index``, ``int32[T, N]``."""
-        tasks = jnp.arange(index.shape[0], dtype=index.dtype)[:, None]
-        if index.shape[1] >= MAX_ADDITIONS:
-            with jax.enable_x64(True):
-                sums = jnp.zeros(self.parts.shape[1:], jnp.float64)
-                sums = sums.at[tasks, index].add(statistics.astype(jnp.float64))
-                return self._replace(
-                    parts=numerics.add(self.parts, numerics.split(sums, self.parts.dtype, 3))
-                )
-        largest = jnp.max(jnp.abs(statistics), axis=1, keepdims=True, initial=0.0)
-        _, exponent = jnp.frexp(largest)
-        unit = jnp.ldexp(jnp.ones_like(largest), exponent - 7)
-        is_due = (self.additions >= MAX_ADDITIONS) | jnp.any(unit > self.unit)
-        # A loop of one round at most: XLA would copy the sums for a branch.
-        held, _ = jax.lax.while_loop(
-            lambda carry: carry[1],
-            lambda carry: (carry[0]._settled()._replace(unit=unit), jnp.zeros_like(is_due)),
-            (jax.tree.map(lambda x: _vary_as(x, is_due), self), is_due),
-        )
-        multiples = jnp.round(statistics / held.unit) * held.unit
-        recent = held.recent.at[0, tasks, index].add(multiples)
-        recent = recent.at[1, tasks, index].add(statistics - multiples)
-        return held._replace(recent=recent, additions=held.additions + jnp.int32(index.shape[1]))
-
-    def _settled(self) -> "Histogram":
-        """With what is recent added to the expansions."""
-        parts = self.parts
-        for recent in self.recent:
-            nothing = jnp.zeros_like(recent)
-            parts = numerics.add(parts, jnp.stack([recent, nothing, nothing]))
-        return self._replace(
-            parts=parts,
-            recent=jnp.zeros_like(self.recent),
-            additions=jnp.zeros_like(self.additions),
-        )
-
-    def read(self) -> jax.Array:
-        """The sums, ``float64[T, K]``; in an x64 scope."""
-        return numerics.join(self.parts) + numerics.join(self.recent)
-
-    def merge(self, other: "Histogram") -> "Histogram":
-        """Both sums together."""
-        a, b = self._settled(), other._settled()
-        unit = jnp.maximum(a.unit, b.unit)
-        return a._replace(parts=numerics.add(a.parts, b.parts), unit=unit)
-
-    def all_merge(self, axis_name: numerics.AxisName) -> "Histogram":
-        """The sum over all devices."""
-        parts = numerics.all_add(self._settled().parts, axis_name)
-        return Histogram(
-            parts,
-            jnp.zeros_like(parts[:2]),
-            jnp.zeros_like(parts[0, :, :1]),
-            jnp.zeros((), jnp.int32),
-        )
 
 
 class Window(NamedTuple):
@@ -176,7 +89,7 @@ class Window(NamedTuple):
                 *_make_room(carry[0], carry[1], is_full, limit),
                 jnp.zeros_like(is_full),
             ),
-            jax.tree.map(lambda x: _vary_as(x, is_full), (self.ring, self.cursor, is_full)),
+            jax.tree.map(lambda x: vary_as(x, is_full), (self.ring, self.cursor, is_full)),
         )
         tasks = jnp.arange(cursor.size)
         ring = ring.at[:, tasks, cursor].set(update)
@@ -196,14 +109,15 @@ class Window(NamedTuple):
     def read(self, limit: int) -> jax.Array:
         """The sums over the newest ``limit`` examples, ``float64[T, K]``; in an x64 scope.
 
-        The slots are added up in order of age, so the result does not depend on where in the
-        ring they lie.
+        The result does not depend on where in the ring the slots lie.
         """
-        slots = numerics.join(self._from_oldest())[:, ::-1]
-        examples = slots[..., -1]
+        # The newest first; the same map leads back from ages to slots.
+        age = (self.cursor[:, None] - 1 - _positions(self.ring.shape[2])) % self.ring.shape[2]
+        examples = jnp.take_along_axis(numerics.join(self.ring[..., -1]), age, axis=1)
         until = jnp.cumsum(examples, axis=1)
-        counts = (until <= limit) | (until == examples)
-        return jnp.sum(jnp.where(counts[..., None], slots, jnp.zeros_like(slots)), axis=1)
+        counts = jnp.take_along_axis((until <= limit) | (until == examples), age, axis=1)
+        high, low = jnp.where(counts[..., None], self.ring, jnp.zeros_like(self.ring))
+        return numerics.total(high.astype(jnp.float64), low.astype(jnp.float64))
 
     def merge(self, other: "Window") -> "Window":
         """Both windows together, their slots aligned by age: newest with newest."""
@@ -326,14 +240,6 @@ class Samples(NamedTuple):
 def _positions(size: int) -> jax.Array:
     """``int32[1, size]``: 0 ... size - 1."""
     return jnp.arange(size, dtype=jnp.int32)[None]
-
-
-def _vary_as(x: jax.Array, other: jax.Array) -> jax.Array:
-    """``x``, typed inside a ``shard_map`` as different on each device wherever ``other`` is.
-
-    By a choice between ``x`` and ``x``: XLA makes nothing of it.
-    """
-    return jax.lax.select_n(jnp.any(other), x, x)
 
 
 def _all_gather(x: jax.Array, axis_name: numerics.AxisName) -> jax.Array:

@@ -60,6 +60,14 @@ def gathered(batch: Batch) -> Batch:
     return jax.tree.map(gather, batch)
 
 
+def vary_as(x: jax.Array, other: jax.Array) -> jax.Array:
+    """``x``, typed inside a ``shard_map`` as different on each device wherever ``other`` is.
+
+    By a choice between ``x`` and ``x``: XLA makes nothing of it.
+    """
+    return jax.lax.select_n(jnp.any(other), x, x)
+
+
 class Metric(NamedTuple):
     """A metric as four pure functions over a state; the caller jits, maps and shards them."""
 
@@ -115,38 +123,34 @@ def make_batch(
     """
     predictions = _to_array("predictions", predictions, np.bool_, np.number)
     labels = _to_array("labels", labels, np.bool_, np.number)
-    shape = _check_shapes(predictions, labels)
-    with_classes = predictions.ndim == 3
-    if weights is None:
-        weights = jnp.ones(shape, predictions.dtype)
-    else:
-        weights = _per_example("weights", _to_array("weights", weights, np.bool_, np.number), shape)
-    if mask is None:
-        mask = jnp.ones(shape, bool)
-    else:
-        mask = _per_example("mask", _to_array("mask", mask, np.bool_), shape)
-    key_arrays = {name: _key_words(name, key, shape) for name, key in keys.items()}
-    return assemble(
-        predictions if with_classes else predictions.reshape(shape),
-        labels.reshape(shape),
-        weights,
-        mask,
-        key_arrays,
-        mask_nonfinite=mask_nonfinite,
-    )
+    shape = check_shapes(predictions, labels)
+    if weights is not None:
+        weights = _to_array("weights", weights, np.bool_, np.number)
+        check_per_example("weights", weights.shape, shape)
+    if mask is not None:
+        mask = _to_array("mask", mask, np.bool_)
+        check_per_example("mask", mask.shape, shape)
+    words = {name: _key_words(name, key, shape) for name, key in keys.items()}
+    return assemble(predictions, labels, weights, mask, words, mask_nonfinite=mask_nonfinite)
 
 
 @functools.partial(jax.jit, static_argnames="mask_nonfinite")
 def assemble(
     predictions: jax.Array,
     labels: jax.Array,
-    weights: jax.Array,
-    mask: jax.Array,
+    weights: jax.Array | None,
+    mask: jax.Array | None,
     keys: dict[str, jax.Array],
     *,
     mask_nonfinite: bool,
 ) -> Batch:
-    """The arithmetic of `make_batch`, one dispatch when called eagerly."""
+    """All of `make_batch` but its checks, one dispatch when called eagerly."""
+    shape = labels.shape if labels.ndim == 2 else (1, labels.size)
+    predictions = predictions.reshape(*shape, *predictions.shape[2:])
+    labels = labels.reshape(shape)
+    weights = jnp.ones(shape) if weights is None else jnp.broadcast_to(weights, shape)
+    mask = jnp.ones(shape, bool) if mask is None else jnp.broadcast_to(mask, shape)
+    keys = {name: jnp.broadcast_to(words, (*shape, 2)) for name, words in keys.items()}
     predictions, labels, weights = (
         jax.lax.stop_gradient(x.astype(float)) for x in (predictions, labels, weights)
     )
@@ -173,17 +177,22 @@ def assemble(
     )
 
 
+def to_host(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> np.ndarray:
+    """``x`` as a NumPy array of one of ``kinds``."""
+    try:
+        host = np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array, got {x!r:.80} ({error})") from error
+    if host.size == 0 and host.dtype == np.float64:
+        host = host.astype(kinds[-1] if kinds[-1] is np.bool_ else np.int64)
+    _check_kind(name, host.dtype, kinds)
+    return host
+
+
 def _to_array(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> jax.Array:
     """``x`` as an array of one of ``kinds``, never sharing memory with the caller's buffer."""
     if not isinstance(x, jax.Array):
-        try:
-            host = np.asarray(x)
-        except ValueError as error:
-            raise ValueError(f"{name}: expected an array, got {x!r:.80} ({error})") from error
-        if host.size == 0 and host.dtype == np.float64:
-            host = host.astype(kinds[-1] if kinds[-1] is np.bool_ else np.int32)
-        _check_kind(name, host.dtype, kinds)
-        x = jnp.array(host)
+        x = jnp.array(to_host(name, x, *kinds))
     _check_kind(name, x.dtype, kinds)
     return x
 
@@ -203,19 +212,24 @@ def _key_words(name: str, x: ArrayOrList, shape: tuple[int, int]) -> jax.Array:
     """
     if isinstance(x, jax.Array):
         keys = _to_array(name, x, np.integer)
-        upper = keys >> 32 if keys.dtype.itemsize == 8 else jnp.where(keys < 0, -1, 0)
+        words = _words(keys)
     else:
-        host = np.asarray(x)
-        if host.size == 0 and host.dtype == np.float64:
-            host = host.astype(np.int64)
-        _check_kind(name, host.dtype, (np.integer,))
+        host = to_host(name, x, np.integer)
         keys = host.astype(np.uint64 if host.dtype.kind == "u" else np.int64).view(np.int64)
-        upper = keys >> 32
-    words = (_per_example(name, jnp.array(word.astype(np.int32)), shape) for word in (upper, keys))
-    return jnp.stack(list(words), axis=-1)
+        words = jnp.array(np.stack([keys >> 32, keys], axis=-1).astype(np.int32))
+    check_per_example(name, keys.shape, shape)
+    return words
 
 
-def _check_shapes(predictions: jax.Array, labels: jax.Array) -> tuple[int, int]:
+@jax.jit
+def _words(keys: jax.Array) -> jax.Array:
+    upper = keys >> 32 if keys.dtype.itemsize == 8 else jnp.where(keys < 0, -1, 0)
+    return jnp.stack([upper.astype(jnp.int32), keys.astype(jnp.int32)], axis=-1)
+
+
+def check_shapes(
+    predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray
+) -> tuple[int, int]:
     """The ``(T, N)`` of a batch, from its predictions and labels."""
     if predictions.ndim not in (1, 2, 3):
         raise ValueError(
@@ -230,8 +244,7 @@ def _check_shapes(predictions: jax.Array, labels: jax.Array) -> tuple[int, int]:
     return (1, expected[0]) if len(expected) == 1 else (expected[0], expected[1])
 
 
-def _per_example(name: str, x: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """``x`` of shape ``[T, N]``, or ``[N]`` for all tasks, as ``[T, N]``."""
-    if x.shape not in (shape, shape[1:]):
-        raise ValueError(f"{name}: expected shape {shape} or {shape[1:]}, got {x.shape}")
-    return jnp.broadcast_to(x, shape)
+def check_per_example(name: str, shape: tuple[int, ...], expected: tuple[int, int]) -> None:
+    """Raises ValueError if a shape is neither ``[T, N]``, as expected, nor ``[N]``."""
+    if shape not in (expected, expected[1:]):
+        raise ValueError(f"{name}: expected shape {expected} or {expected[1:]}, got {shape}")

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recmetrics_jax._src import accumulators
-from recmetrics_jax._src.accumulators import Histogram, Samples, Sum, Window
+from recmetrics_jax._src import accumulators, reduction
+from recmetrics_jax._src.accumulators import Samples, Sum, Window
 from recmetrics_jax._src.base import Batch, Metric, State, Values, gathered
-from recmetrics_jax._src.terms import EXAMPLES, BinnedTerm, Term
+from recmetrics_jax._src.histogram import Histogram
+from recmetrics_jax._src.terms import BAD_EXAMPLES, EXAMPLES, BinnedTerm, Term
 
 ValuesOf = Callable[[Any], Mapping[str, jax.Array]]
 
@@ -69,6 +70,11 @@ class Columns:
                 self.size += term.size
         self.starts[EXAMPLES] = self.size
         self.size += 1
+
+    @property
+    def is_raw(self) -> np.ndarray:
+        """``bool[1, K]``: which columns are of terms that see to bad examples themselves."""
+        return np.concatenate([np.full((1, term.size), term.raw) for term in self.starts], axis=1)
 
     def unpack(self, packed: jax.Array, terms: Any, apart: Mapping[Term, jax.Array]) -> Any:
         """The tree ``terms`` with each term replaced by its sums, ``[T, *shape]``.
@@ -204,9 +210,12 @@ class Program:
         together = gathered(batch)
         terms = {
             term: term.evaluate(together if term.is_summed else batch)
-            for term in self._statistics.starts
+            for term in (BAD_EXAMPLES, *self._statistics.starts)
         }
-        poisoned = jnp.any(batch.nonfinite & batch.mask, axis=1, keepdims=True)
+        with jax.enable_x64(True):
+            sums = reduction.sums(terms, batch)
+            poisoned, sums = sums[:, :1] > 0, sums[:, 1:]
+            sums = jnp.where(poisoned & ~self._statistics.is_raw, jnp.nan, sums)
         histograms = tuple(
             histogram.add(index, jnp.where(poisoned, jnp.nan, weights))
             for histogram, (index, weights) in zip(
@@ -214,10 +223,9 @@ class Program:
             )
         )
         with jax.enable_x64(True):
-            statistics = reduce_terms(terms, poisoned)
-            lifetime = state.lifetime.add(self._statistics.select(statistics, self._columns))
+            lifetime = state.lifetime.add(self._statistics.select(sums, self._columns))
             windows = tuple(
-                window.push(self._statistics.select(statistics, columns), limit)
+                window.push(self._statistics.select(sums, columns), limit)
                 for window, ((limit, _), columns) in zip(
                     state.windows, self._windows.items(), strict=True
                 )
@@ -327,23 +335,6 @@ class Program:
                     f"predictions: expected shape {(*batch.mask.shape, *expected)}, "
                     f"got {batch.predictions.shape}"
                 )
-
-
-def reduce_terms(terms: Mapping[Term, jax.Array], poisoned: jax.Array) -> jax.Array:
-    """The sums over examples, ``float64[T, K]``, NaN for tasks with a bad example; in an x64 scope.
-
-    XLA fuses the conversion into the reduction. Float64 bounds its error at ``N * 1e-16``, and
-    over sharded examples it is one sum per device and one across devices.
-    """
-
-    def sums(term: Term, statistics: jax.Array) -> jax.Array:
-        if not term.is_summed:
-            statistics = jnp.sum(statistics, axis=1, dtype=jnp.float64)
-        return statistics.astype(jnp.float64).reshape(-1, term.size)
-
-    columns = [sums(term, statistics) for term, statistics in terms.items()]
-    is_raw = np.concatenate([np.full((1, term.size), term.raw) for term in terms], axis=1)
-    return jnp.where(poisoned & ~is_raw, jnp.nan, jnp.concatenate(columns, axis=1))
 
 
 def _put(

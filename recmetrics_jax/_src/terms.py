@@ -144,9 +144,15 @@ def nonfinite_examples(batch: Batch) -> jax.Array:
     return batch.nonfinite.astype(batch.weights.dtype)
 
 
+def bad_examples(batch: Batch) -> jax.Array:
+    """1 for each example that is not finite and not masked: the values of its task are NaN."""
+    return (batch.nonfinite & batch.mask).astype(batch.weights.dtype)
+
+
 WEIGHTS = Term(weights)
 WEIGHTED_LABELS = Term(weighted_labels)
 WEIGHTED_NEGATIVES = Term(weighted_negatives)
 WEIGHTED_PREDICTIONS = Term(weighted_predictions)
 EXAMPLES = Term(examples, raw=True)
 NONFINITE_EXAMPLES = Term(nonfinite_examples, raw=True)
+BAD_EXAMPLES = Term(bad_examples, raw=True)

@@ -11,20 +11,20 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recmetrics_jax._src.base import Batch, Metric
-from recmetrics_jax._src.program import Program, reduce_terms
+from recmetrics_jax._src import reduction
+from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.program import Program
 from recmetrics_jax._src.terms import BinnedTerm, Term
 from recmetrics_jax.adapter._examples import SAMPLE_STATES, Inputs, batch_of
 from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, to_numpy
 
-CHUNK = 2048
 _OF_THE_ADAPTER = {"n_tasks": 1, "window": 1}
 
 
@@ -200,39 +200,6 @@ def _evaluated(function: Callable[[Any], Any], argument: Any) -> dict[str, np.nd
     return {name: np.array(value) for name, value in results.items()}
 
 
-def _sums(terms: Iterable[Term], batch: Batch) -> jax.Array:
-    """The sums of terms over a batch, ``float64[T, K]``; in an x64 scope."""
-    batch = batch._replace(
-        predictions=batch.predictions.astype(jnp.float64),
-        labels=batch.labels.astype(jnp.float64),
-        weights=batch.weights.astype(jnp.float64),
-    )
-    # No example is bad: what a NaN touches becomes NaN by arithmetic, as in the reference.
-    nothing = jnp.zeros((batch.mask.shape[0], 1), bool)
-    return reduce_terms({term: term.evaluate(batch) for term in terms}, nothing)
-
-
-def _sums_by_chunks(terms: Sequence[Term], batch: Batch) -> jax.Array:
-    """As `_sums`, part by part of the examples, for terms of single examples.
-
-    XLA writes each term out before it adds it up, which for a large batch is ten times as slow in
-    memory as it is in the cache.
-    """
-    length = batch.mask.shape[1]
-    chunk = min(length & -length, CHUNK)
-    nothing = jnp.zeros((batch.mask.shape[0], sum(term.size for term in terms)))
-    if not terms:
-        return nothing
-    if length < 2 * CHUNK:
-        return _sums(terms, batch)
-
-    def add(total: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
-        part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, chunk, 1), batch)
-        return total + _sums(terms, part), None
-
-    return jax.lax.scan(add, nothing, jnp.arange(0, length, chunk))[0]
-
-
 class Column(NamedTuple):
     """Where the sums of a state lie in the array of all sums, ``float64[K, T]``."""
 
@@ -255,20 +222,20 @@ class Shared(NamedTuple):
 @functools.cache
 def shared(declarations: tuple[Declaration, ...]) -> Shared:
     """The one `Shared` of some declarations, with what has been compiled for it."""
-    terms = dict.fromkeys(term for d in declarations for term in d.terms.values())
-    of_examples = [term for term in terms if not term.is_summed]
-    of_batches = [term for term in terms if term.is_summed]
-    order = (*of_examples, *of_batches)
-    ends = list(itertools.accumulate(term.size for term in order))
-    starts = {term: end - term.size for term, end in zip(order, ends, strict=True)}
+    terms = tuple(dict.fromkeys(term for d in declarations for term in d.terms.values()))
+    ends = list(itertools.accumulate(term.size for term in terms))
+    starts = {term: end - term.size for term, end in zip(terms, ends, strict=True)}
 
     @jax.jit
     def statistics(inputs: Inputs) -> jax.Array:
         batch = batch_of(inputs)
-        sums = _sums_by_chunks(of_examples, batch)
-        if of_batches:
-            sums = jnp.concatenate([sums, _sums(of_batches, batch)], axis=1)
-        return sums.T
+        batch = batch._replace(
+            predictions=batch.predictions.astype(jnp.float64),
+            labels=batch.labels.astype(jnp.float64),
+            weights=batch.weights.astype(jnp.float64),
+        )
+        # No example is bad: what a NaN touches becomes NaN by arithmetic, as in the reference.
+        return reduction.sums({term: term.evaluate(batch) for term in terms}, batch).T
 
     columns = {
         declaration: [

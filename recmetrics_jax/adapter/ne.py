@@ -132,8 +132,7 @@ def _ne(
             named["logloss"] = entropy.mean_cross_entropy(sums, 0.0)
         return named
 
-    terms = entropy.ne_terms._replace(cross_entropy_sum=Term(entropy.cross_entropy_by_labels))
-    return sum_metric(terms, values, **options)
+    return sum_metric(entropy.ne_terms, values, **options)
 
 
 class NEMetricComputation(RecMetricComputation):

@@ -49,27 +49,42 @@ def weighted_cross_entropy(
     return nats * (-1 / math.log(2))
 
 
-def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
-    """The weighted cross entropy of each example."""
-    return weighted_cross_entropy(batch.labels, scores(batch), batch.weights, eta)
+def _cross_entropy_of_classes(
+    labels: jax.Array, predictions: jax.Array, weights: jax.Array, eta: float
+) -> jax.Array:
+    """As `weighted_cross_entropy`, of labels that are 0 or 1: with one logarithm in place of two.
 
-
-def cross_entropy_by_labels(batch: Batch) -> jax.Array:
-    """As `cross_entropy`; where all labels are 0 or 1, with one logarithm in place of two.
-
-    In float64 a logarithm costs more than all the rest. The choice is made for the whole batch,
-    which is to be on one device: otherwise it would cost a collective.
+    What ``1 - p`` drops of a small p is put back; to the first order, since it is below the last
+    digit kept.
     """
-    p, labels, weights = jnp.clip(scores(batch), 0.0, 1.0), batch.labels, batch.weights
+    p = jnp.clip(predictions, 0.0, 1.0)
+    is_positive = labels == 1
+    likelihood = jnp.where(is_positive, p, 1 - p)
+    # XLA would make nothing of ((1 - p) - 1) + p; of this it cannot.
+    dropped = jnp.where(is_positive, jnp.zeros_like(p), (likelihood - 1) + p)
+    log = jnp.log(likelihood) - dropped
+    nats = weights * jnp.clip(log, math.log(eta), math.log1p(-eta))
+    return nats * (-1 / math.log(2))
 
-    def of_classes() -> jax.Array:
-        likelihood = jnp.where(labels == 1, p, 1 - p)
-        return weights * jnp.clip(-jnp.log2(likelihood), -math.log2(1 - ETA), -math.log2(ETA))
 
-    def of_any() -> jax.Array:
-        return weighted_cross_entropy(labels, p, weights)
+def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
+    """The weighted cross entropy of each example.
 
-    return jax.lax.cond(jnp.all((labels == 0) | (labels == 1)), of_classes, of_any)
+    On a CPU, where a logarithm costs more than all the rest, by a choice made for the whole batch:
+    whether all labels are 0 or 1. A GPU would wait for it.
+    """
+
+    def by_labels(*arrays: jax.Array) -> jax.Array:
+        labels = arrays[0]
+        # The sum is faster than jnp.all.
+        is_of_classes = jnp.sum(jnp.abs(labels * labels - labels)) == 0
+        return jax.lax.cond(is_of_classes, of_classes, of_any, *arrays)
+
+    of_any = functools.partial(weighted_cross_entropy, eta=eta)
+    of_classes = functools.partial(_cross_entropy_of_classes, eta=eta)
+    return jax.lax.platform_dependent(
+        batch.labels, scores(batch), batch.weights, cpu=by_labels, default=of_any
+    )
 
 
 ne_terms = NESums(Term(cross_entropy), WEIGHTS, WEIGHTED_LABELS, WEIGHTED_NEGATIVES)
