@@ -23,8 +23,8 @@ class Curve(NamedTuple):
     """Of these, what the run of equal scores adds; 0 but in the run's last row."""
     new_false_positives: jax.Array
     """Of these, what the run of equal scores adds; 0 but in the run's last row."""
-    is_first: jax.Array
-    """``bool[..., N]``: where a group begins."""
+    is_first: jax.Array | None
+    """``bool[..., N]``: where a group begins; None for one group."""
     order: jax.Array
     """``int32[..., N]``: the rows as they were given, in this order."""
 
@@ -56,17 +56,17 @@ def curve(
     """
     order = segments.argsort(*groups, -scores)
     scores, *keys = (segments.take(x, order) for x in (scores, *groups))
-    is_first = segments.is_first(*keys, jnp.zeros_like(scores))
-    is_run_first = is_first | segments.is_first(scores)
+    is_first = segments.is_first(*keys) if groups else None
+    is_run_first = segments.is_first(*keys, scores)
     is_run_last = segments.is_last(is_run_first)
-    before_run = segments.first_rows(is_run_first) - 1
-    has_none_before = segments.take(is_first, before_run + 1)
+    run = segments.first_rows(is_run_first)
+    has_none_before = run == 0 if is_first is None else segments.take(is_first, run)
     with jax.enable_x64(True):
 
         def cumulative(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
             weights = segments.take(weights, order).astype(jnp.float64)
-            total = segments.cumsum(weights, is_first if groups else None)
-            before = segments.take(total, jnp.maximum(before_run, 0))
+            total = segments.cumsum(weights, is_first)
+            before = segments.take(total, jnp.maximum(run - 1, 0))
             new = total - jnp.where(has_none_before, 0.0, before)
             return total, jnp.where(is_run_last, new, 0.0)
 
@@ -97,7 +97,7 @@ def roc_area(points: Curve) -> jax.Array:
     """
     with jax.enable_x64(True):
         above = points.true_positives - points.new_true_positives / 2
-        pairs = segments.cumsum(above * points.new_false_positives, points.is_first)
+        pairs = _sums(above * points.new_false_positives, points.is_first)
         total = points.true_positives * points.false_positives
         return jnp.where(total > 0, pairs / jnp.where(total > 0, total, 1.0), jnp.nan)
 
@@ -122,6 +122,13 @@ def precision_recall_area(points: Curve) -> jax.Array:
     with jax.enable_x64(True):
         predicted = points.true_positives + points.false_positives
         precision = points.true_positives / jnp.where(predicted > 0, predicted, 1.0)
-        area = segments.cumsum(precision * points.new_true_positives, points.is_first)
+        area = _sums(precision * points.new_true_positives, points.is_first)
         total = points.true_positives
         return jnp.where(total > 0, area / jnp.where(total > 0, total, 1.0), jnp.nan)
+
+
+def _sums(x: jax.Array, is_first: jax.Array | None) -> jax.Array:
+    """In the last row of each group its sum, ``[..., N]``."""
+    if is_first is None:
+        return jnp.broadcast_to(jnp.sum(x, axis=-1, keepdims=True), x.shape)
+    return segments.cumsum(x, is_first)

@@ -212,8 +212,8 @@ class Program:
             term: term.evaluate(together if term.is_summed else batch)
             for term in (BAD_EXAMPLES, *self._statistics.starts)
         }
+        sums = reduction.sums(terms, batch)
         with jax.enable_x64(True):
-            sums = reduction.sums(terms, batch)
             poisoned, sums = sums[:, :1] > 0, sums[:, 1:]
             sums = jnp.where(poisoned & ~self._statistics.is_raw, jnp.nan, sums)
         histograms = tuple(

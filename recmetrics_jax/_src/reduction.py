@@ -82,7 +82,7 @@ def _is_plain(jaxpr: Any) -> bool:
 
 
 def sums(terms: Mapping[Term, jax.Array], batch: Batch) -> jax.Array:
-    """The sums of terms over a batch; in an x64 scope.
+    """The sums of terms over a batch.
 
     Float64 bounds their error at ``N * 1e-16``.
 
@@ -95,19 +95,20 @@ def sums(terms: Mapping[Term, jax.Array], batch: Batch) -> jax.Array:
         ``float64[T, K]``: the sums, in order.
     """
     together = [term for term in terms if _is_arithmetic(term, batch)]
-    sums_of = dict(zip(together, _together([terms[term] for term in together]), strict=True))
-    columns = []
-    for term, statistics in terms.items():
-        if term in sums_of:
-            statistics = sums_of[term]
-        elif not term.is_summed:
-            statistics = jnp.sum(statistics, axis=1, dtype=jnp.float64)
-        columns.append(statistics.astype(jnp.float64).reshape(-1, term.size))
-    return jnp.concatenate(columns, axis=1)
+    with jax.enable_x64(True):
+        sums_of = dict(zip(together, _together([terms[term] for term in together]), strict=True))
+        columns = []
+        for term, statistics in terms.items():
+            if term in sums_of:
+                statistics = sums_of[term]
+            elif not term.is_summed:
+                statistics = jnp.sum(statistics, axis=1, dtype=jnp.float64)
+            columns.append(statistics.astype(jnp.float64).reshape(-1, term.size))
+        return jnp.concatenate(columns, axis=1)
 
 
 def _together(terms: Sequence[jax.Array]) -> Sequence[jax.Array]:
-    """The sums of terms ``float[T, N]`` over examples, ``float64[T]`` each."""
+    """The sums of terms ``float[T, N]``, ``float64[T]`` each; in an x64 scope."""
     # On a mesh of explicit axes, examples cannot be split into rows.
     if len(terms) < 2 or any(any(jax.typeof(term).sharding.spec) for term in terms):
         return _apart(*terms)

@@ -45,6 +45,7 @@ def area_values(
     values = {name: jnp.where(jnp.isnan(total), undefined, total)}
     if grouping_key is not None:
         points = curves.curve(batch.predictions, positives, negatives, batch.key(grouping_key))
+        assert points.is_first is not None  # There are groups.
         values |= group_values(
             name,
             area(points),

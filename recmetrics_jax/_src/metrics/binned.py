@@ -63,7 +63,7 @@ def binned_values(
     above = jnp.cumsum(from_highest, axis=-1)
     rows = jnp.broadcast_to(jnp.arange(above.shape[-1]), above[:, 0].shape)
     points = curves.Curve(
-        above[:, 0], above[:, 1], from_highest[:, 0], from_highest[:, 1], rows == 0, rows
+        above[:, 0], above[:, 1], from_highest[:, 0], from_highest[:, 1], None, rows
     )
     value = area(points)[:, -1]
     is_undefined = jnp.isnan(value) & ~jnp.isnan(jnp.sum(from_highest, axis=(1, 2)))
