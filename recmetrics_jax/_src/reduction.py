@@ -8,6 +8,7 @@ Logarithms and the like do better in a pass of their own, and GPUs with a reduct
 which the compiler fuses.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +27,9 @@ many devices, or a divisor of it, each device adds up its own, and one collectiv
 
 TOGETHER = 4
 """Terms added up in one pass: what is too long to be unrolled takes four times as long."""
+
+SMALL = 4096
+"""Numbers in a term up to which one pass for all terms is best: to start more would take longer."""
 
 ARITHMETIC = frozenset(
     {
@@ -95,41 +99,46 @@ def sums(terms: Mapping[Term, jax.Array], batch: Batch) -> jax.Array:
         ``float64[T, K]``: the sums, in order.
     """
     together = [term for term in terms if _is_arithmetic(term, batch)]
+    apart = [term for term in terms if term not in together]
     with jax.enable_x64(True):
-        sums_of = dict(zip(together, _together([terms[term] for term in together]), strict=True))
-        columns = []
-        for term, statistics in terms.items():
-            if term in sums_of:
-                statistics = sums_of[term]
-            elif not term.is_summed:
+        columns = [_together([terms[term] for term in together])] if together else []
+        for term in apart:
+            statistics = terms[term]
+            if not term.is_summed:
                 statistics = jnp.sum(statistics, axis=1, dtype=jnp.float64)
             columns.append(statistics.astype(jnp.float64).reshape(-1, term.size))
-        return jnp.concatenate(columns, axis=1)
+        # The order asked for, in one step, since XLA would do many little ones one by one.
+        ends = itertools.accumulate(term.size for term in (*together, *apart))
+        columns_of = dict(zip((*together, *apart), ends, strict=True))
+        order = [i for term in terms for i in range(columns_of[term] - term.size, columns_of[term])]
+        return jnp.concatenate(columns, axis=1)[:, np.array(order)]
 
 
-def _together(terms: Sequence[jax.Array]) -> Sequence[jax.Array]:
-    """The sums of terms ``float[T, N]``, ``float64[T]`` each; in an x64 scope."""
+def _together(terms: Sequence[jax.Array]) -> jax.Array:
+    """The sums of ``K`` terms ``float[T, N]``, ``float64[T, K]``; in an x64 scope."""
     # On a mesh of explicit axes, examples cannot be split into rows.
     if len(terms) < 2 or any(any(jax.typeof(term).sharding.spec) for term in terms):
         return _apart(*terms)
     return jax.lax.platform_dependent(*terms, cpu=_by_parts, default=_apart)
 
 
-def _apart(*terms: jax.Array) -> list[jax.Array]:
-    return [jnp.sum(term, axis=1, dtype=jnp.float64) for term in terms]
+def _apart(*terms: jax.Array) -> jax.Array:
+    return jnp.stack([jnp.sum(term, axis=1, dtype=jnp.float64) for term in terms], axis=1)
 
 
-def _by_parts(*terms: jax.Array) -> list[jax.Array]:
+def _by_parts(*terms: jax.Array) -> jax.Array:
     n_tasks, size = terms[0].shape
     rows = math.gcd(size, ROWS)
     length = size // rows
-    parts = parts_of(length)
+    parts, passes = parts_of(length), -(-len(terms) // TOGETHER)
+    if n_tasks * size <= SMALL:
+        parts, passes = max(length, 1), 1
     shape = (n_tasks, rows, parts, length // parts)
     by_row: list[jax.Array] = []
-    for indices in np.array_split(np.arange(len(terms)), -(-len(terms) // TOGETHER)):
+    for indices in np.array_split(np.arange(len(terms)), passes):
         by_part = _reduce([terms[i].reshape(shape).astype(jnp.float64) for i in indices], 2)
         by_row += _reduce(by_part, 2)
-    return list(jnp.sum(jnp.stack(by_row), axis=2))
+    return jnp.sum(jnp.stack(by_row, axis=2), axis=1)
 
 
 def _reduce(operands: Sequence[jax.Array], axis: int) -> Sequence[jax.Array]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from recmetrics_jax._src.base import Batch, Metric, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.reduction import SMALL
 from recmetrics_jax._src.terms import (
     WEIGHTED_LABELS,
     WEIGHTED_NEGATIVES,
@@ -70,8 +71,8 @@ def _cross_entropy_of_classes(
 def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
     """The weighted cross entropy of each example.
 
-    On a CPU, where a logarithm costs more than all the rest, by a choice made for the whole batch:
-    whether all labels are 0 or 1. A GPU would wait for it.
+    Of a large batch on a CPU, where a logarithm costs more than all the rest, by a choice made for
+    the whole batch: whether all labels are 0 or 1. A GPU would wait for it.
     """
 
     def by_labels(*arrays: jax.Array) -> jax.Array:
@@ -81,6 +82,8 @@ def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
         return jax.lax.cond(is_of_classes, of_classes, of_any, *arrays)
 
     of_any = functools.partial(weighted_cross_entropy, eta=eta)
+    if batch.labels.size <= SMALL:
+        return of_any(batch.labels, scores(batch), batch.weights)
     of_classes = functools.partial(_cross_entropy_of_classes, eta=eta)
     return jax.lax.platform_dependent(
         batch.labels, scores(batch), batch.weights, cpu=by_labels, default=of_any
