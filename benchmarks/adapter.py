@@ -1,65 +1,57 @@
-"""Times the adapter's RecMetricModule beside torchrec's: update and compute of nine metrics.
+"""The adapter's RecMetricModule beside torchrec's: nine metrics, eight tasks.
 
-Run ``python benchmarks/adapter.py`` where torch and torchrec are installed. Eight tasks, torch
-tensors in. All run in one process, in turns; the figures are medians of rounds, the ratio the
-median of the ratios by round, to the adapter with fused tasks.
+Tensors of torch go in; arrays of NumPy where torch is not installed.
 """
 
-import argparse
-import importlib.util
-import logging
-import sys
-import warnings
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-from timing import interleave
-from update import MODES, arrays_of, module_of, module_updates, print_rows
+from measuring import Case, timed
+from peers import MODES, installed, module_updates, on_cpu, torchrec_module
+from timing import Run, repeat
+from workloads import NINE, scores
 
 TASKS = 8
-SIZES = (1024, 8192, 65_536)
 PACKAGES = {"adapter": "recmetrics_jax.adapter", "torchrec": "torchrec.metrics"}
-BASE = "adapter, fused tasks"
+Measure = Callable[..., Run]
 
 
-def computes(
-    package: str, p: np.ndarray, y: np.ndarray, w: np.ndarray, mode: str
-) -> Callable[[int], None]:
-    """Computes of a RecMetricModule, each after an update, which is part of the time."""
-    metrics, outputs = module_of(package, p, y, w, mode)
+def updates_and_computes(package: str, names: list[str], *arrays: np.ndarray, mode: str) -> Run:
+    """Computes of a RecMetricModule, each after an update."""
+    metrics, outputs = torchrec_module(package, names, *arrays, mode=mode)
 
-    def run(calls: int) -> None:
-        for _ in range(calls):
-            metrics.update(outputs)
-            metrics.compute()
+    def call() -> Any:
+        metrics.update(outputs)
+        return metrics.compute()
 
-    return run
+    return repeat(call)
 
 
-def main() -> None:
-    """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
-    if importlib.util.find_spec("torchrec") is None:
-        sys.exit("torchrec is not installed; .ci/run shows how to install it")
-    warnings.simplefilter("ignore")  # torchrec's imports
-    logging.disable()  # Windows that fill are reported as memory that grows.
-    measures = {"update": (SIZES, module_updates), "update and compute": (SIZES[:1], computes)}
-    for what, (sizes, measure) in measures.items():
-        print(f"| {what}, tasks x examples | contender | ms | quartiles | times the adapter |")
-        print("|---|---|---|---|---|")
-        for examples in sizes:
-            arrays = arrays_of(TASKS, examples)
-            contenders = {
-                f"{name}, {in_mode}": measure(package, *arrays, mode)
-                for name, package in PACKAGES.items()
-                for mode, in_mode in MODES.items()
-            }
-            timings = interleave(contenders, rounds=rounds)
-            print_rows(f"{TASKS} x {examples:,}", timings, BASE)
-        print()
+def modules(measure: Measure, examples: int) -> Mapping[str, Run]:
+    """Both packages, with fused tasks and without."""
+    return {
+        on_cpu(mode_name.replace("torchrec", name)): measure(
+            package, list(NINE), *scores(TASKS, examples), mode=mode
+        )
+        for name, package in PACKAGES.items()
+        if name == "adapter" or installed("torchrec")
+        for mode_name, mode in MODES.items()
+    }
 
 
-if __name__ == "__main__":
-    main()
+CASES = [
+    Case(
+        "adapter",
+        what,
+        f"{TASKS} tasks x {examples:,} examples",
+        examples,
+        timed(functools.partial(modules, measure, examples), base=on_cpu("adapter")),
+    )
+    for what, measure, sizes in (
+        ("update", module_updates, (1024, 8192, 65_536)),
+        ("update and compute", updates_and_computes, (1024,)),
+    )
+    for examples in sizes
+]

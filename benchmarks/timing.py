@@ -4,6 +4,12 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+Run = Callable[[int], Any]
+"""``run(calls)`` makes so many calls and waits for their results."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +26,8 @@ class Timing:
     @property
     def quartiles(self) -> tuple[float, float]:
         """The first and third quartile, in milliseconds."""
+        if len(self.rounds) == 1:
+            return self.rounds[0], self.rounds[0]
         first, _, third = statistics.quantiles(self.rounds, n=4)
         return first, third
 
@@ -29,19 +37,25 @@ class Timing:
         return statistics.median(b / a for a, b in pairs)
 
 
-def interleave(
-    contenders: Mapping[str, Callable[[int], None]],
-    *,
-    rounds: int = 15,
-    seconds: float = 0.1,
-) -> dict[str, Timing]:
+def repeat(call: Callable[[], Any]) -> Run:
+    """``run(calls)`` of a function without arguments."""
+
+    def run(calls: int) -> None:
+        result = None
+        for _ in range(calls):
+            result = call()
+        jax.block_until_ready(result)
+
+    return run
+
+
+def interleave(contenders: Mapping[str, Run], *, rounds: int, seconds: float) -> dict[str, Timing]:
     """Times contenders side by side.
 
     Args:
-        contenders: by name, a function ``run(calls)`` that makes so many calls and waits for their
-            results.
+        contenders: what is timed, by name.
         rounds: rounds, in each of which every contender runs once.
-        seconds: how long a contender runs in a round, about.
+        seconds: how long a contender runs in a round, about; at least one call.
 
     Returns:
         A `Timing` for each name.
