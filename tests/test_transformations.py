@@ -189,3 +189,13 @@ def test_update_makes_no_transfer_to_the_host():
         for _ in range(3):
             state = step(state, p, y)
     assert metric.compute(state)["ctr/lifetime_ctr"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize("name", ["nine", "binned_auc", "xauc"])
+def test_compiled_update_holds_nothing_that_speaks_to_the_host(name):
+    metric = nine(window=1000) if name == "nine" else getattr(rm, name)()
+    step = jax.jit(lambda state, p, y: metric.update(state, rm.make_batch(p, y)))
+    p, y = jnp.full(8192, 0.5), jnp.ones(8192)
+    program = step.lower(metric.init(), p, y).compile().as_text() or ""
+    assert "ROOT" in program
+    assert not re.search(r" (?:infeed|outfeed|send|recv)\(|callback|[Hh]ost", program)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src import numerics
+from recmetrics_jax._src import numerics, segments
 from recmetrics_jax._src.base import Batch, vary_as
 from recmetrics_jax._src.histogram import Histogram
 
@@ -114,7 +114,7 @@ class Window(NamedTuple):
         # The newest first; the same map leads back from ages to slots.
         age = (self.cursor[:, None] - 1 - _positions(self.ring.shape[2])) % self.ring.shape[2]
         examples = jnp.take_along_axis(numerics.join(self.ring[..., -1]), age, axis=1)
-        until = jnp.cumsum(examples, axis=1)
+        until = segments.cumsum(examples)
         counts = jnp.take_along_axis((until <= limit) | (until == examples), age, axis=1)
         high, low = jnp.where(counts[..., None], self.ring, jnp.zeros_like(self.ring))
         return numerics.total(high.astype(jnp.float64), low.astype(jnp.float64))
