@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -113,14 +114,14 @@ def plot(path: pathlib.Path, results: Results) -> None:
     from matplotlib import pyplot as plt
 
     panels: dict[tuple[str, str, str], dict[str, list[tuple[float, Row]]]] = {}
+    units: dict[str, str] = {}  # What is counted along the axis: labels without their numbers.
     for case, rows in results:
         for row in rows:
             if case.size is not None:
+                units[case.what] = re.sub(r"[\d,]+", "", case.label).strip()
                 panel = panels.setdefault((case.family, case.what, row.unit), {})
                 panel.setdefault(row.contender, []).append((case.size, row))
-    panels = {
-        key: lines for key, lines in panels.items() if max(map(len, lines.values())) > 1
-    }  # fmt: skip
+    panels = {key: lines for key, lines in panels.items() if max(map(len, lines.values())) > 1}
     if not panels:
         return
     columns = min(3, len(panels))
@@ -140,7 +141,8 @@ def plot(path: pathlib.Path, results: Results) -> None:
             if all(row.quartiles is not None for row in rows):
                 low, high = zip(*(row.quartiles for row in rows), strict=True)
                 axis.fill_between(sizes, low, high, color=line.get_color(), alpha=0.2)
-        axis.set(title=f"{family}: {what}", ylabel=unit, xscale="log", yscale="log")
+        axis.set(title=f"{family}: {what}", xlabel=units[what], ylabel=unit)
+        axis.set(xscale="log", yscale="log")
         axis.legend(fontsize="x-small")
     figure_.savefig(path, dpi=110)
     plt.close(figure_)
