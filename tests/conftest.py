@@ -1,7 +1,9 @@
 """Every test runs on four CPU devices, with strict promotion of dtypes and ranks."""
 
+import importlib
 import os
 import pathlib
+import sys
 
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
@@ -35,3 +37,12 @@ def bounded_executables():
         _executables_seen = count
         if MAPS.read_bytes().count(b"\n") > MAX_MAPS:
             jax.clear_caches()
+
+
+@pytest.fixture
+def load(request, monkeypatch):
+    """A module from the folder of scripts that a test is of, its ``FOLDER``."""
+    monkeypatch.syspath_prepend(request.module.FOLDER)
+    yield importlib.import_module
+    for path in request.module.FOLDER.glob("*.py"):
+        sys.modules.pop(path.stem, None)

@@ -1,6 +1,5 @@
 """The benchmarks run, with whatever peers are installed, and report what they measured."""
 
-import importlib
 import json
 import logging
 import pathlib
@@ -9,21 +8,12 @@ import sys
 
 import pytest
 
-BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """A module of the benchmarks."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield importlib.import_module
-    for path in BENCHMARKS.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+FOLDER = pathlib.Path(__file__).parent.parent / "benchmarks"
 
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, BENCHMARKS / "run.py", *map(str, arguments)],
+        [sys.executable, FOLDER / "run.py", *map(str, arguments)],
         capture_output=True,
         encoding="utf-8",
         timeout=300,
@@ -77,27 +67,33 @@ def test_a_case_that_fails_is_told_and_loses_no_other(load, monkeypatch, capsys)
     assert "| whole: 1 | ours | 2.5 ms |" in printed
 
 
-def test_the_report_has_tables_a_plot_and_what_is_missing(load, tmp_path, monkeypatch):
-    measuring, report = load("measuring"), load("report")
-    cases = [
-        measuring.Case("update", "nine", f"{size} examples", size, lambda effort: [])
-        for size in (10, 100)
-    ]
+def results(measuring):
     rows = [
         measuring.Row("recmetrics_jax", 0.5, "ms", (0.4, 0.6), 1.0),
         measuring.Row("torchrec", 2.0, "ms", (1.9, 2.2), 4.0),
         measuring.Row("memory", 123_456, "bytes"),
     ]
-    monkeypatch.setattr(report, "installed", lambda name: name == "matplotlib")
-    pytest.importorskip("matplotlib")
-    written = report.write(tmp_path, [(case, rows) for case in cases])
-    assert [pathlib.Path(path).name for path in written] == [
-        "results.json", "results.md", "results.png",
-    ]  # fmt: skip
+    return [
+        (measuring.Case("update", "nine", f"{size} examples", size, lambda effort: []), rows)
+        for size in (10, 100)
+    ]
+
+
+def test_the_report_has_tables_and_what_is_missing(load, tmp_path, monkeypatch):
+    report = load("report")
+    monkeypatch.setattr(report, "installed", lambda name: False)
+    *paths, no_plot = report.write(tmp_path, results(load("measuring")))
+    assert [pathlib.Path(path).name for path in paths] == ["results.json", "results.md"]
+    assert no_plot == "no plot: matplotlib is not installed"
     text = (tmp_path / "results.md").read_text()
     assert "not measured: torchrec, torchmetrics, torcheval, metrax, clu, sklearn" in text
     assert "| nine: 10 examples | torchrec | 2 ms | 1.9 ... 2.2 | 4.00 |" in text
     assert "| nine: 100 examples | memory | 123,456 bytes |  |  |" in text
+
+
+def test_the_report_has_a_plot(load, tmp_path):
+    pytest.importorskip("matplotlib")
+    load("report").write(tmp_path, results(load("measuring")))
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,6 +1,5 @@
 """The examples run as a user runs them, and give what they promise."""
 
-import importlib
 import os
 import pathlib
 import re
@@ -12,27 +11,18 @@ import pytest
 
 import recmetrics_jax as rm
 
-EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+FOLDER = pathlib.Path(__file__).parent.parent / "examples"
 
 
 def run(script, *arguments, xla_flags=""):
     """In a process of its own, without the devices and the strictness of the tests."""
     return subprocess.run(
-        [sys.executable, EXAMPLES / script, *map(str, arguments)],
+        [sys.executable, FOLDER / script, *map(str, arguments)],
         env={**os.environ, "XLA_FLAGS": xla_flags},
         capture_output=True,
         encoding="utf-8",
         timeout=300,
     )
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """An example, or what it imports from its folder, as a module."""
-    monkeypatch.syspath_prepend(EXAMPLES)
-    yield importlib.import_module
-    for path in EXAMPLES.glob("*.py"):
-        sys.modules.pop(path.stem, None)
 
 
 def ratings(count=3001, users=300, items=200):
