@@ -16,11 +16,12 @@ from workloads import NINE, nine_metrics, scores
 
 import recmetrics_jax as rm
 
-TASKS = (1, 8, 64)
 EXAMPLES = (256, 1024, 8192, 65_536, 262_144)
+SIZES = {1: EXAMPLES, 8: (*EXAMPLES, 1_048_576), 64: EXAMPLES}
+"""Numbers of examples, by that of tasks."""
 COMPILED_SIZES = ((1, 1024), (8, 8192), (8, 65_536))
 """Where torch.compile is timed: it takes most of a minute to compile."""
-LARGEST_OF_TORCHREC = 2**23
+LARGEST_OF_TORCHREC = 2**22
 """Numbers in a batch; beyond, an update of torchrec takes seconds."""
 NO_WINDOW = f"{OURS}, no window"
 
@@ -154,8 +155,8 @@ CASES = [
             examples,
             timed(functools.partial(of_nine, tasks, examples)),
         )
-        for tasks in TASKS
-        for examples in EXAMPLES
+        for tasks, sizes in SIZES.items()
+        for examples in sizes
     ),
     Case(
         "update",
