@@ -1,6 +1,7 @@
 """The report of a run: JSON, Markdown tables and a plot."""
 
 import dataclasses
+import importlib
 import importlib.metadata
 import json
 import os
@@ -108,11 +109,9 @@ def as_json(about: dict[str, Any], results: Results) -> str:
 
 def plot(path: pathlib.Path, results: Results) -> None:
     """A panel for each thing that was measured at several sizes."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    matplotlib: Any = importlib.import_module("matplotlib")
+    matplotlib.use("Agg")
+    plt: Any = importlib.import_module("matplotlib.pyplot")
     panels: dict[tuple[str, str, str], dict[str, list[tuple[float, Row]]]] = {}
     units: dict[str, str] = {}  # What is counted along the axis: labels without their numbers.
     for case, rows in results:
