@@ -28,7 +28,7 @@ class Timing:
         """The first and third quartile, in milliseconds."""
         if len(self.rounds) == 1:
             return self.rounds[0], self.rounds[0]
-        first, _, third = statistics.quantiles(self.rounds, n=4)
+        first, _, third = statistics.quantiles(self.rounds, n=4, method="inclusive")
         return first, third
 
     def ratio(self, other: "Timing") -> float:

@@ -106,3 +106,4 @@ def test_timings_are_interleaved_and_compared_by_round(load):
     assert len(timings["a"].rounds) == 3
     assert timing.Timing([1.0, 2.0, 4.0]).ratio(timing.Timing([3.0, 4.0, 40.0])) == 3
     assert timing.Timing([5.0]).quartiles == (5.0, 5.0)
+    assert timing.Timing([1.0, 9.0]).quartiles == (3.0, 7.0)
