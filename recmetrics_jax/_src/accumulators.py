@@ -95,12 +95,9 @@ class Window(NamedTuple):
         ring = ring.at[:, tasks, cursor].set(update)
         cursor = (cursor + 1) % ring.shape[2]
         held = held - jnp.where(is_full, jnp.zeros_like(oldest), oldest)
-        return Window(
-            ring,
-            cursor,
-            oldest=ring[:, tasks, cursor, -1],
-            held=numerics.split(held, ring.dtype, 2),
-        )
+        # Behind a barrier, as sums are, since the next push adds to it.
+        held = jax.lax.optimization_barrier(numerics.split(held, ring.dtype, 2))
+        return Window(ring, cursor, oldest=ring[:, tasks, cursor, -1], held=held)
 
     def _from_oldest(self) -> jax.Array:
         """The slots in order, oldest first, ``float[2, T, S, K]``."""

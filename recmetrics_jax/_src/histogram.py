@@ -72,10 +72,7 @@ class Histogram(NamedTuple):
         parts = self.parts
         for recent in self.recent:
             nothing = jnp.zeros_like(recent)
-            # In a chain, XLA would compute every addition anew for each use of it.
-            parts = jax.lax.optimization_barrier(
-                numerics.add(parts, jnp.stack([recent, nothing, nothing]))
-            )
+            parts = numerics.add(parts, jnp.stack([recent, nothing, nothing]))
         return self._replace(
             parts=parts,
             recent=jnp.zeros_like(self.recent),

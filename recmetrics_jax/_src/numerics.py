@@ -34,6 +34,10 @@ def add(a: jax.Array, b: jax.Array) -> jax.Array:
 
     Component by component from the highest, each rounding error is carried to the next; the
     last keeps what is left. Two passes from the top then make the components non-overlapping.
+
+    The result is behind a barrier. Without one, XLA's CPU backend fuses a chain of additions into
+    one loop that computes every addition anew for each use of it, of which there are several: each
+    further update or merge in one program would take many times longer to compile.
     """
     parts: list[jax.Array] = []
     carries: list[jax.Array] = []
@@ -49,7 +53,7 @@ def add(a: jax.Array, b: jax.Array) -> jax.Array:
     for _ in range(2):
         for i in range(len(parts) - 1):
             parts[i], parts[i + 1] = two_sum(parts[i], parts[i + 1])
-    return jnp.stack(parts)
+    return jax.lax.optimization_barrier(jnp.stack(parts))
 
 
 def split(x: jax.Array, dtype: jnp.dtype, length: int) -> jax.Array:
