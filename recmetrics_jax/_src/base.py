@@ -178,7 +178,12 @@ def assemble(
 
 
 def to_host(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> np.ndarray:
-    """``x`` as a NumPy array of one of ``kinds``."""
+    """``x`` as a NumPy array of one of ``kinds``; it may be the caller's own."""
+    if _is_masked(x) or (isinstance(x, list | tuple) and any(map(_is_masked, x))):
+        raise ValueError(
+            f"{name}: expected an array without a mask of its own, got a masked array; pass "
+            f"{name}.filled(0), and mask=~numpy.ma.getmaskarray({name})"
+        )
     try:
         host = np.asarray(x)
     except ValueError as error:
@@ -189,19 +194,37 @@ def to_host(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> np.ndarray:
     return host
 
 
+def _is_masked(x: Any) -> bool:
+    return isinstance(x, np.ma.MaskedArray)
+
+
 def _to_array(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> jax.Array:
-    """``x`` as an array of one of ``kinds``, never sharing memory with the caller's buffer."""
-    if not isinstance(x, jax.Array):
-        x = jnp.array(to_host(name, x, *kinds))
-    _check_kind(name, x.dtype, kinds)
-    return x
+    """``x`` as an array of one of ``kinds``, never sharing memory with the caller's buffer.
+
+    Arrays of NumPy are copied here, on the host: JAX reads what it is given later, on another
+    thread, when the caller may have filled the buffer anew. Numbers of 64 bits become floats here
+    too, since JAX would cut integers to 32 bits first.
+    """
+    if isinstance(x, jax.Array):
+        _check_kind(name, x.dtype, kinds)
+        return x
+    host = to_host(name, x, *kinds)
+    dtype = jnp.result_type(float) if host.dtype.itemsize == 8 else host.dtype
+    with np.errstate(over="ignore"):  # What float32 cannot hold becomes infinite, and is counted.
+        return jnp.asarray(host.astype(dtype))
 
 
 def _check_kind(name: str, dtype: np.dtype, kinds: tuple[type[np.generic], ...]) -> None:
-    real = not jnp.issubdtype(dtype, jnp.complexfloating)
-    if not (real and any(jnp.issubdtype(dtype, kind) for kind in kinds)):
+    """Raises ValueError if a dtype is of none of the kinds, or one that JAX does not have."""
+    is_known = dtype.kind not in "cmM" and dtype.itemsize <= 8 and dtype.isnative
+    if not (is_known and any(jnp.issubdtype(dtype, kind) for kind in kinds)):
         expected = {np.bool_: "a bool", np.integer: "an integer", np.number: "a real number"}
-        raise ValueError(f"{name}: expected {expected[kinds[-1]]} dtype, got {dtype}")
+        hint = ""
+        if dtype.kind == "m":
+            hint = f"; divide by a unit, as in {name} / numpy.timedelta64(1, 's')"
+        elif dtype.kind in "iuf" and not is_known:
+            hint = "; convert it with .astype to a dtype of at most 64 bits, in native byte order"
+        raise ValueError(f"{name}: expected {expected[kinds[-1]]} dtype, got {dtype}{hint}")
 
 
 def _key_words(name: str, x: ArrayOrList, shape: tuple[int, int]) -> jax.Array:

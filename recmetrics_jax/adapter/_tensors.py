@@ -38,12 +38,20 @@ def to_numpy(x: Any) -> np.ndarray:
     """``x`` as a NumPy array, of its own dtype where NumPy has that, else float32.
 
     It may share memory with ``x``: it is to be read at once, and not to be written.
+
+    Raises:
+        ValueError: if it is a masked array of NumPy's.
     """
     if torch is not None and isinstance(x, torch.Tensor):
         try:
             return x.numpy()
         except (TypeError, RuntimeError):  # It has a gradient, is bfloat16, or on another device.
             return (x.float() if x.dtype is torch.bfloat16 else x).numpy(force=True)
+    if isinstance(x, np.ma.MaskedArray):
+        raise ValueError(
+            "expected arrays without a mask of their own, got a masked array of NumPy's: fill it, "
+            "and give what is masked a weight of 0"
+        )
     array = np.asarray(x)
     return array.astype(np.float32) if array.dtype.kind == "V" else array  # bfloat16
 

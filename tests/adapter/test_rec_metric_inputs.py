@@ -396,3 +396,12 @@ def test_a_batch_may_have_any_size():
         metric.update(**batch(case, 1, n=n, tasks=("a",)))
         total += float(batch(case, 1, n=n, tasks=("a",))["weights"]["a"].sum())
     assert to_numpy(metric._metrics_computations[0].ctr_denom).item() == total
+
+
+def test_masked_arrays_are_refused():
+    """Taken as they are, what is masked would count."""
+    metric = case_of("ctr").make()
+    arguments = batch(case_of("ctr"), 0)
+    masked = mapped({"labels": arguments["labels"]}, lambda x: np.ma.array(to_numpy(x), mask=True))
+    with pytest.raises(ValueError, match="got a masked array of NumPy's: fill it"):
+        metric.update(**{**arguments, **masked})
