@@ -10,8 +10,10 @@ values = metrics.compute(state)
 
 from recmetrics_jax import ops, testing
 from recmetrics_jax._src.accumulators import all_merge
-from recmetrics_jax._src.base import Batch, Metric, make_batch
+from recmetrics_jax._src.base import Batch, make_batch
 from recmetrics_jax._src.build import collection, sample_metric, sum_metric
+from recmetrics_jax._src.describe import Description, describe, scalars
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics.area import auc, auprc
 from recmetrics_jax._src.metrics.binned import binned_auc, binned_auprc
 from recmetrics_jax._src.metrics.classification import accuracy, precision, recall
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     # The contract.
     "Batch",
+    "Description",
     "Metric",
     "bucket_size",
     "make_batch",
@@ -39,8 +42,10 @@ __all__ = [
     "Term",
     "all_merge",
     "collection",
+    "describe",
     "safe_divide",
     "sample_metric",
+    "scalars",
     "sum_metric",
     # Metrics of sums.
     "accuracy",

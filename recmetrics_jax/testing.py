@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.accumulators import all_merge
-from recmetrics_jax._src.base import Batch, Metric, State, Values, assemble
+from recmetrics_jax._src.base import Batch, State, Values, assemble
+from recmetrics_jax._src.metric import Metric
 
 Law = Callable[[Metric, Sequence[Batch], float], None]
 

@@ -155,15 +155,51 @@ MISUSES = {
     "empty collection": (lambda: rm.collection({}), "metrics: expected at least one metric"),
     "collection of names": (
         lambda: rm.collection({"ne": "ne"}),
-        "metrics['ne']: expected a Metric, got str",
+        "metrics['ne']: expected a Metric, or a factory of one such as rm.ne, got 'ne'",
     ),
     "collection by number": (
         lambda: rm.collection({1: rm.ne()}),
         "metrics: expected names that are non-empty strings, got 1",
     ),
-    "collection of factories": (
-        lambda: rm.collection({"ne": rm.ne}),
-        "metrics['ne']: expected a Metric, got function",
+    "collection of lists": (
+        lambda: rm.collection({"ne": [rm.ne()]}),
+        "metrics['ne']: expected a Metric, or a factory of one such as rm.ne, got [ne()]",
+    ),
+    "collection of classes": (
+        lambda: rm.collection({"ne": rm.Metric}),
+        "metrics['ne']: expected a Metric, or a factory of one such as rm.ne, got the class Metric",
+    ),
+    "collection of other functions": (
+        lambda: rm.collection({"ne": lambda: 3}),
+        "metrics['ne']: expected a Metric, or a factory of one such as rm.ne, got a function that",
+    ),
+    "collection of factories that need more": (
+        lambda: rm.collection({"recall": rm.multiclass_recall}, n_tasks=2),
+        "multiclass_recall(n_tasks) cannot be called (missing a required argument: 'n_classes')",
+    ),
+    "collection as a list": (
+        lambda: rm.collection([rm.ne()]),
+        "metrics: expected a dict of metrics by name, as in collection({'ne': ne()}), got list",
+    ),
+    "undefined that is no number": (
+        lambda: rm.sum_metric({"n": session_count}, dict, undefined="zero"),
+        "undefined: expected a number, or numbers by name, got 'zero'",
+    ),
+    "scalars of other tasks": (
+        lambda: rm.scalars(rm.ctr(n_tasks=2).compute(rm.ctr(n_tasks=2).init()), ["click"]),
+        "tasks: expected as many names as 'lifetime_ctr' has tasks, (2,), got ['click']",
+    ),
+    "scalars of one name": (
+        lambda: rm.scalars({"ctr": np.ones(2)}, "ab"),
+        "tasks: expected a list of names, got 'ab'",
+    ),
+    "scalars of equal names": (
+        lambda: rm.scalars({"ctr": np.ones(2)}, ["a", "a"]),
+        "values: expected distinct keys, got 'a|ctr' twice",
+    ),
+    "description of a factory": (
+        lambda: rm.describe(rm.ne),
+        "metric: expected a Metric, got function",
     ),
     "collection of unlike tasks": (
         lambda: rm.collection({"a": rm.ne(), "b": rm.ne(n_tasks=2)}),

@@ -390,7 +390,7 @@ def test_x64_has_its_own_precision():
 
 def test_ndcg_and_xauc_sort_once_for_both_of_their_sums():
     batch = rm.make_batch(**arguments(tasks=1))
-    for metric, sorts in ((rm.ndcg(), 6), (rm.ndcg(scale_by_weights_tensor=True), 8)):
+    for metric, sorts in ((rm.ndcg(), 4), (rm.ndcg(scale_by_weights_tensor=True), 5)):
         compiled = jax.jit(metric.update).lower(metric.init(), batch).compile()
         assert (compiled.as_text() or "").count(" sort(") == sorts
     metric = rm.xauc()

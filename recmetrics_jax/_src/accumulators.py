@@ -274,12 +274,17 @@ def all_merge(state: Tree, axis_name: numerics.AxisName) -> Tree:
     newest update with newest, and hold the newest examples of all devices together.
 
     Args:
-        state: a state of any `Metric`, as it is inside ``jax.pmap`` or ``jax.shard_map``.
+        state: a state of any `Metric`, as it is inside ``jax.pmap`` or ``jax.shard_map``. A metric
+            written by hand says how its state merges: the state, or each of its parts, is a pytree
+            with a method ``all_merge(axis_name)``.
         axis_name: the mapped axis, or a tuple of them.
 
     Returns:
         The merged state, with the same structure; known to be the same on all devices, so that
         ``shard_map`` accepts it with an out_spec of ``P()``.
+
+    Raises:
+        ValueError: if a part of the state does not say how it merges.
 
     >>> import jax, jax.numpy as jnp, recmetrics_jax as rm
     >>> metric = rm.ctr()
@@ -290,12 +295,19 @@ def all_merge(state: Tree, axis_name: numerics.AxisName) -> Tree:
     [[0.25], [0.25]]
     """
 
-    def of_all_devices(x: Any) -> Any:
-        if not _is_accumulator(x):
+    def of_all_devices(path: tuple[Any, ...], x: Any) -> Any:
+        if not _says_how(x):
+            where = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(
-                "state: expected the state of a metric made by sum_metric, sample_metric or "
-                f"collection, got one with a leaf of type {type(x).__name__}"
+                f"state: expected parts that say how they merge over devices, by a method "
+                f"all_merge(axis_name), as those of the metrics of this package do; got "
+                f"{type(x).__name__} at {where or 'the top'!r}. The state of a metric written by "
+                "hand may be a NamedTuple with that method."
             )
         return x.all_merge(axis_name)
 
-    return jax.tree.map(of_all_devices, state, is_leaf=_is_accumulator)
+    return jax.tree_util.tree_map_with_path(of_all_devices, state, is_leaf=_says_how)
+
+
+def _says_how(x: Any) -> bool:
+    return callable(getattr(x, "all_merge", None))

@@ -1,10 +1,10 @@
-"""The contract: `Batch`, `Metric`, and `make_batch`, the one door through which arrays enter.
+"""`Batch`, and `make_batch`, the one door through which arrays enter.
 
 Shapes are written with one alphabet: ``T`` tasks, ``N`` examples, ``C`` classes.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -66,19 +66,6 @@ def vary_as(x: jax.Array, other: jax.Array) -> jax.Array:
     By a choice between ``x`` and ``x``: XLA makes nothing of it.
     """
     return jax.lax.select_n(jnp.any(other), x, x)
-
-
-class Metric(NamedTuple):
-    """A metric as four pure functions over a state; the caller jits, maps and shards them."""
-
-    init: Callable[[], State]
-    """``init() -> state``: the identity of ``merge``, with final shapes and dtypes."""
-    update: Callable[[State, Batch], State]
-    """``update(state, batch) -> state``: the state after one more batch."""
-    merge: Callable[[State, State], State]
-    """``merge(state, state) -> state``: the state of both streams together."""
-    compute: Callable[[State], Values]
-    """``compute(state) -> values``: ``float[T]`` (``float[T, C]``) by value name."""
 
 
 def make_batch(

@@ -3,22 +3,67 @@
 All metrics of this package are made with them, and users' own metrics are too.
 """
 
-import dataclasses
+import functools
+import inspect
+import math
 import numbers
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ParamSpec
 
 import jax
 
-from recmetrics_jax._src.base import Batch, Metric
-from recmetrics_jax._src.program import Program, SampleMember, SumMember
+from recmetrics_jax._src.base import Batch
+from recmetrics_jax._src.definitions import SampleDefinition, SumDefinition, Undefined
+from recmetrics_jax._src.identity import Formula, typed
+from recmetrics_jax._src.metric import Engine, Metric
+from recmetrics_jax._src.program import Member, Program
 from recmetrics_jax._src.terms import Term
 
 DEFAULT_SLOTS = 1024
 
-Member = TypeVar("Member", SumMember, SampleMember)
+P = ParamSpec("P")
 
 
+def factory(make: Callable[P, Metric]) -> Callable[P, Metric]:
+    """A factory whose metrics print like the call that made them."""
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def named(*args: P.args, **kwargs: P.kwargs) -> Metric:
+        metric = make(*args, **kwargs)
+        engine = Engine.of(metric)
+        if engine is None:
+            return metric
+        options = [
+            _shown(value)
+            if signature.parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+            else f"{name}={_shown(value)}"
+            for name, value in signature.bind(*args, **kwargs).arguments.items()
+            if not _is_default(value, signature.parameters[name].default)
+        ]
+        call = f"{make.__name__}({', '.join(options)})"
+        return Engine(engine.program, engine.others, call).metric
+
+    return named
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return value is default or typed(value) == typed(default)
+
+
+def _shown(value: Any) -> str:
+    """An argument as it reads in a call."""
+    if isinstance(value, Mapping):
+        items = (f"{name!r}: {_shown(of_name)}" for name, of_name in value.items())
+        return f"{{{', '.join(items)}}}"
+    if isinstance(value, Term):
+        return value.name
+    if callable(value):
+        return Formula.of(value).name
+    return f"{value:_}" if type(value) is int and abs(value) >= 10_000 else repr(value)
+
+
+@factory
 def sum_metric(
     terms: Any,
     values: Callable[[Any], Mapping[str, jax.Array]],
@@ -26,6 +71,7 @@ def sum_metric(
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = DEFAULT_SLOTS,
+    undefined: float | Mapping[str, float] = math.nan,
 ) -> Metric:
     """A metric of sums over examples: give the terms and the formula, get a whole `Metric`.
 
@@ -45,14 +91,19 @@ def sum_metric(
             or of `Term` for functions with options, more numbers per example, or keys.
         values: ``values(sums) -> {name: float[T]}``, where ``sums`` is the tree ``terms`` with
             each function replaced by its sums, ``float64[T]`` (``float64[T, *shape]``). Called once
-            for the lifetime and once for the window, in a ``jax.enable_x64(True)`` scope.
+            for the lifetime and once for the window, in a ``jax.enable_x64(True)`` scope. NaN is a
+            value that is undefined.
         n_tasks: number of tasks ``T``.
         window: examples in the window; None for no window.
         slots: updates that the window keeps apart; even, at least 8.
+        undefined: what values are where they are undefined: a number, or numbers by name, NaN for
+            other names. Where an example was not finite, values stay NaN.
 
     Returns:
         A `Metric` with the values ``lifetime_<name>`` and, with a window, ``window_<name>``,
-        in the dtype of the state: float32, or float64 where x64 is enabled.
+        in the dtype of the state: float32, or float64 where x64 is enabled. Two are equal, and
+        share what is compiled, if their functions are the same (lambdas that are made anew at each
+        call are not), and their options.
 
     Raises:
         ValueError: if ``n_tasks``, ``window`` or ``slots`` is out of range, or a term is not a
@@ -77,15 +128,16 @@ def sum_metric(
         raise ValueError(f"slots: expected an even number, got {slots}")
     if window is not None:
         check_at_least("window", window, 1)
-    member = SumMember(
-        prefix="",
+    definition = SumDefinition(
+        Formula.of(values),
+        _checked_undefined(undefined),
         terms=jax.tree.map(_as_term, terms),
-        values=values,
-        window=None if window is None else (window, slots),
+        window=None if window is None else (int(window), int(slots)),
     )
-    return Program(n_tasks, sums=(member,)).metric
+    return Engine(Program(int(n_tasks), (Member("", definition),))).metric
 
 
+@factory
 def sample_metric(
     values: Callable[[Batch], Mapping[str, jax.Array]],
     *,
@@ -93,6 +145,7 @@ def sample_metric(
     window: int,
     keys: tuple[str, ...] = (),
     n_classes: int | None = None,
+    undefined: float | Mapping[str, float] = math.nan,
 ) -> Metric:
     """A metric of the newest examples themselves, for what no sum can tell (ranks, quantiles).
 
@@ -105,6 +158,7 @@ def sample_metric(
             that are merged keep the windows of both: the capacities add up.
         keys: names of the key arrays that ``values`` reads.
         n_classes: ``C`` where the predictions are ``[T, N, C]``.
+        undefined: what values are where they are undefined, as in `sum_metric`.
 
     Returns:
         A `Metric` with the values ``window_<name>``, NaN for a task while an example with a NaN
@@ -126,11 +180,28 @@ def sample_metric(
     check_at_least("window", window, 1)
     if n_classes is not None:
         check_at_least("n_classes", n_classes, 1)
-    member = SampleMember("", values, window, tuple(keys), n_classes)
-    return Program(n_tasks, samples=(member,)).metric
+    definition = SampleDefinition(
+        Formula.of(values), _checked_undefined(undefined), int(window), tuple(keys), n_classes
+    )
+    return Engine(Program(int(n_tasks), (Member("", definition),))).metric
 
 
-def collection(metrics: Mapping[str, Metric]) -> Metric:
+def _checked_undefined(undefined: float | Mapping[str, float]) -> Undefined:
+    by_name = undefined if isinstance(undefined, Mapping) else {"": undefined}
+    for value in by_name.values():
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            raise ValueError(f"undefined: expected a number, or numbers by name, got {undefined!r}")
+    if isinstance(undefined, Mapping):
+        return tuple(sorted((name, float(value)) for name, value in undefined.items()))
+    return float(undefined)
+
+
+def collection(
+    metrics: Mapping[str, Metric | Callable[..., Metric]],
+    *,
+    n_tasks: int | None = None,
+    window: int | None = None,
+) -> Metric:
     """Several metrics as one: one state, one update, values ``"<name>/<value>"``.
 
     Statistics that metrics share (equal `Term`, window and slots; equal windows of examples) are
@@ -138,55 +209,92 @@ def collection(metrics: Mapping[str, Metric]) -> Metric:
     their distinct terms, and merge across devices in a fixed number of collectives.
 
     Args:
-        metrics: metrics by name, of the same ``n_tasks``; collections too, and any `Metric`
-            written by hand, whose state is then kept as it is.
+        metrics: metrics by name, of the same ``n_tasks``; or factories of metrics, which are called
+            with what of ``n_tasks`` and ``window`` is given here and they take
+            (`functools.partial` for further options); collections too, and any `Metric` written by
+            hand, which is called as it is, beside what is compiled.
+        n_tasks: number of tasks ``T`` of the metrics given as factories.
+        window: examples in the window of those.
 
     Returns:
         A `Metric`.
 
     Raises:
-        ValueError: if there are no metrics, a name is not a non-empty string, a metric is not a
-            `Metric`, the numbers of tasks differ, or two values would get one name.
+        ValueError: if there are no metrics, a name is not a non-empty string, a metric is neither a
+            `Metric` nor a factory of one, the numbers of tasks differ, or two values would get one
+            name.
 
     >>> import recmetrics_jax as rm
-    >>> metrics = rm.collection({"ctr": rm.ctr(), "calibration": rm.calibration()})
+    >>> metrics = rm.collection({"ctr": rm.ctr, "calibration": rm.calibration}, n_tasks=1)
     >>> state = metrics.update(metrics.init(), rm.make_batch([0.5, 0.5], [0, 1]))
     >>> {name: value.item() for name, value in metrics.compute(state).items()}
     {'ctr/lifetime_ctr': 0.5, 'calibration/lifetime_calibration': 1.0}
     """
+    if not isinstance(metrics, Mapping):
+        raise ValueError(
+            "metrics: expected a dict of metrics by name, as in collection({'ne': ne()}), got "
+            f"{type(metrics).__name__}"
+        )
     if not metrics:
         raise ValueError("metrics: expected at least one metric, got none")
-    sums: list[SumMember] = []
-    samples: list[SampleMember] = []
-    others: dict[str, Metric] = {}
+    defaults = {"n_tasks": n_tasks, "window": window}
+    parts = {name: _as_metric(name, metric, defaults) for name, metric in metrics.items()}
+    members: list[Member] = []
+    others: list[tuple[str, Metric]] = []
     tasks: dict[str, int] = {}
-    for name, metric in metrics.items():
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"metrics: expected names that are non-empty strings, got {name!r}")
-        if not isinstance(metric, Metric):
-            raise ValueError(f"metrics[{name!r}]: expected a Metric, got {type(metric).__name__}")
-        program = Program.of(metric)
-        if program is None:
-            others[name] = metric
+    for name, metric in parts.items():
+        engine = Engine.of(metric)
+        if engine is None:
+            others.append((name, metric))
             continue
-        tasks[name] = program.n_tasks
-        sums += (_prefixed(name, member) for member in program.sums)
-        samples += (_prefixed(name, member) for member in program.samples)
-        others |= {f"{name}/{inner}": other for inner, other in program.others.items()}
+        if engine.program.members:
+            tasks[name] = engine.program.n_tasks
+        members += (Member(f"{name}/{prefix}", of) for prefix, of in engine.program.members)
+        others += ((f"{name}/{inner}", other) for inner, other in engine.others)
     if len(set(tasks.values())) > 1:
         raise ValueError(f"metrics: expected one n_tasks for all, got {tasks}")
-    n_tasks = next(iter(tasks.values()), 1)
-    program = Program(n_tasks, tuple(sums), tuple(samples), others)
-    if not program.value_names:  # Two values under one name raise here.
+    program = Program(next(iter(tasks.values()), 1), tuple(members))
+    of_tasks = f", {program.n_tasks} task{'s' * (program.n_tasks > 1)}" if members else ""
+    call = f"collection of {len(parts)} metric{'s' * (len(parts) > 1)}{of_tasks}"
+    engine = Engine(program, tuple(others), call, tuple(parts.items()))
+    if members and not engine.compiled.value_shapes():  # Two values under one name raise here.
         raise ValueError("metrics: expected at least one value, got none")
-    return program.metric
+    return engine.metric
 
 
-def _prefixed(name: str, member: Member) -> Member:
-    return dataclasses.replace(member, prefix=f"{name}/{member.prefix}")
+def _as_metric(name: Any, metric: Any, defaults: Mapping[str, Any]) -> Metric:
+    """A metric of a collection; where a factory is given, what it makes with the defaults."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"metrics: expected names that are non-empty strings, got {name!r}")
+    if isinstance(metric, Metric):
+        return metric
+    expected = f"metrics[{name!r}]: expected a Metric, or a factory of one such as rm.ne"
+    if isinstance(metric, type) or not callable(metric):
+        got = f"the class {metric.__name__}" if isinstance(metric, type) else repr(metric)
+        raise ValueError(f"{expected}, got {got:.80}")
+    parameters = inspect.signature(metric).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    bound = metric.keywords if isinstance(metric, functools.partial) else {}
+    options = {
+        option: value
+        for option, value in defaults.items()
+        if value is not None and option not in bound and (takes_all or option in parameters)
+    }
+    try:
+        inspect.signature(metric).bind(**options)
+    except TypeError as error:
+        raise ValueError(
+            f"{expected}; {Formula.of(metric).name}({', '.join(options)}) cannot be called "
+            f"({error}): call it yourself, or bind its options with functools.partial"
+        ) from error
+    made = metric(**options)
+    if not isinstance(made, Metric):
+        raise ValueError(f"{expected}, got a function that returns {type(made).__name__}")
+    return made
 
 
 def _as_term(function: Any) -> Term:
+    """A term, or a function of a batch as one."""
     if isinstance(function, Term):
         return function
     if not callable(function):

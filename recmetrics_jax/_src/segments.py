@@ -6,7 +6,9 @@ every transformation. A group is a run of neighbouring rows, so rows are sorted 
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -232,6 +234,67 @@ def sums_before(x: jax.Array, is_first: jax.Array | None = None) -> jax.Array:
     """
     before = _shift(cumsum(x, is_first))
     return before if is_first is None else jnp.where(is_first, jnp.zeros_like(x), before)
+
+
+def numbers(is_first: jax.Array) -> jax.Array:
+    """The number of the group of each row, ``int32[..., N]`` from 0.
+
+    >>> import jax.numpy as jnp
+    >>> numbers(jnp.array([True, False, True, False])).tolist()
+    [0, 0, 1, 1]
+    """
+    return cumsum(is_first.astype(jnp.int32)) - jnp.int32(1)
+
+
+def totals(x: jax.Array, numbers: jax.Array) -> jax.Array:
+    """The sum of ``x`` over each group.
+
+    Args:
+        x: ``[..., N]``.
+        numbers: ``int32[..., N]``, the groups of rows.
+
+    Returns:
+        ``[..., N]``: element g is the sum of group g; 0 beyond the last group.
+
+    >>> import jax.numpy as jnp
+    >>> totals(jnp.array([1, 2, 3, 4]), jnp.array([0, 0, 1, 1])).tolist()
+    [3, 7, 0, 0]
+    """
+    return _by_group("add", jnp.zeros_like(x), x, numbers)
+
+
+def maxima(x: jax.Array, numbers: jax.Array) -> jax.Array:
+    """The largest of 0 and ``x`` over each group; arguments and result as of `totals`.
+
+    >>> import jax.numpy as jnp
+    >>> maxima(jnp.array([2, 1, -4, -3]), jnp.array([0, 0, 1, 1])).tolist()
+    [2, 0, 0, 0]
+    """
+    return _by_group("max", jnp.zeros_like(x), x, numbers)
+
+
+def starts(numbers: jax.Array) -> jax.Array:
+    """The row where each group begins, ``int32[..., N]``: N beyond the last group.
+
+    >>> import jax.numpy as jnp
+    >>> starts(jnp.array([0, 0, 1, 1])).tolist()
+    [0, 2, 4, 4]
+    """
+    rows = jnp.broadcast_to(jnp.arange(numbers.shape[-1], dtype=jnp.int32), numbers.shape)
+    return _by_group("min", jnp.full_like(rows, numbers.shape[-1]), rows, numbers)
+
+
+def _by_group(
+    method: Literal["add", "max", "min"], empty: jax.Array, x: jax.Array, numbers: jax.Array
+) -> jax.Array:
+    """What ``method`` makes of ``empty``, ``[..., N]``, and of the rows of each group."""
+    lead = math.prod(x.shape[:-1])
+    shape = (lead, x.shape[-1])
+    index = jnp.broadcast_to(numbers, x.shape).reshape(shape)
+    at = empty.reshape(shape).at[jnp.arange(lead, dtype=index.dtype)[:, None], index]
+    apply = getattr(at, method)
+    changed = apply(x.reshape(shape), mode="promise_in_bounds", indices_are_sorted=True)
+    return changed.reshape(x.shape)
 
 
 def first_rows(is_first: jax.Array) -> jax.Array:

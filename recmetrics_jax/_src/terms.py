@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src.base import Batch
+from recmetrics_jax._src.identity import Formula, Value, typed
 
 
-@dataclasses.dataclass(frozen=True)
-class Term:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Term(Value):
     """A statistic of each example, to be summed over examples.
 
     Attributes:
@@ -44,10 +45,18 @@ class Term:
     raw: bool = False
     is_summed: bool = False
 
+    def make_key(self) -> Hashable:
+        """All fields; options with their types, since 1 and True may mean different things."""
+        return (
+            Formula.of(self.function),
+            typed(self.options),
+            *(self.shape, self.keys, self.raw, self.is_summed),
+        )
+
     @property
     def name(self) -> str:
         """The function's name, for messages."""
-        return getattr(self.function, "__name__", repr(self.function))
+        return Formula.of(self.function).name
 
     @property
     def size(self) -> int:
@@ -76,7 +85,7 @@ class Term:
         return jnp.where(mask, terms, jnp.zeros_like(terms))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class BinnedTerm(Term):
     """A term whose examples each count in one of many bins, with ``shape`` ``(C, bins)``.
 

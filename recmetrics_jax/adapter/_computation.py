@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax.adapter._declared import (
     Contributions,
     Declaration,
@@ -128,6 +128,7 @@ class RecMetricComputation(States, abc.ABC):
         if factory is not None:
             frozen = tuple((name, hashable(option)) for name, option in options.items())
             self._declaration = declare(factory, frozen, n_tasks)
+            self._shared = shared((self._declaration,))
             self._add_declared_states(self._declaration)
             self._has_fixed_dtypes = True
             for name, parameter in option_names(factory).items():
@@ -342,7 +343,7 @@ def _declared_update(
 ) -> None:
     inputs = self._inputs(predictions, labels, weights, kwargs.get("required_inputs") or {})
     if inputs.counts.max(initial=0) > 0:
-        contributions = Contributions(shared((self._declared,)), inputs)
+        contributions = Contributions(self._shared, inputs)
         self._contribute(contributions, slice(None))
 
 

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src import reduction
-from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.identity import Formula, Interned
+from recmetrics_jax._src.metric import Engine, Metric
 from recmetrics_jax._src.program import Program
 from recmetrics_jax._src.terms import BinnedTerm, Term
 from recmetrics_jax.adapter._examples import SAMPLE_STATES, Inputs, batch_of
@@ -53,21 +54,20 @@ class Declaration:
             for name, value in {**_OF_THE_ADAPTER, "n_tasks": self.n_tasks}.items()
             if takes_all or name in parameters
         }
-        metric = self.factory(**defaults, **dict(self.options))
-        program = Program.of(metric)
-        if program is None or program.others:
+        engine = Engine.of(self.factory(**defaults, **dict(self.options)))
+        if engine is None or engine.others:
             raise ValueError(
                 "_factory: expected a factory of a metric made by sum_metric, sample_metric or "
                 f"collection, got {self.factory!r}"
             )
-        return program
+        return engine.program
 
     @functools.cached_property
     def terms(self) -> dict[str, Term]:
         """The terms of sums, by the names of their states."""
         terms: dict[str, Term] = {}
-        for member in self.program.sums:
-            for name, term in _named(member.terms):
+        for definition in self.program.sums:
+            for name, term in _named(definition.terms):
                 if terms.setdefault(name, term) != term:
                     raise ValueError(f"_factory: expected one term named {name!r}, got two")
         return terms
@@ -77,20 +77,20 @@ class Declaration:
         """The states of sums that have a window."""
         return frozenset(
             name
-            for member in self.program.sums
-            if member.window is not None
-            for name, _ in _named(member.terms)
+            for definition in self.program.sums
+            if definition.window is not None
+            for name, _ in _named(definition.terms)
         )
 
     @functools.cached_property
     def sample_keys(self) -> tuple[str, ...]:
         """The keys that are kept with samples."""
-        return tuple(dict.fromkeys(k for member in self.program.samples for k in member.keys))
+        return tuple(dict.fromkeys(k for of in self.program.samples for k in of.keys))
 
     @functools.cached_property
     def sample_classes(self) -> tuple[int, ...]:
         """The last axis of the predictions that are kept: ``(C,)``, or ``()`` for none."""
-        classes = {member.classes for member in self.program.samples}
+        classes = {definition.classes for definition in self.program.samples}
         if len(classes) > 1:
             raise ValueError(f"_factory: expected one n_classes of all examples, got {classes}")
         return tuple(c for c in classes if c is not None)
@@ -108,14 +108,15 @@ class Declaration:
 
     def values_of_sums(self, sums: Sequence[Mapping[str, Tensor]]) -> list[dict[str, np.ndarray]]:
         """The values of some sets of sums, ``[T]`` or ``[T, C]``, by name; one compiled call."""
+        program = self.program
 
         def values(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
             results = {}
-            for member in self.program.sums:
-                names = [name for name, _ in _named(member.terms)]
+            for definition in program.sums:
+                names = [name for name, _ in _named(definition.terms)]
                 if all(name in sums for name in names):
-                    structure = jax.tree.structure(member.terms)
-                    results |= member.values(structure.unflatten([sums[n] for n in names]))
+                    structure = jax.tree.structure(definition.terms)
+                    results |= definition.evaluate(structure.unflatten([sums[n] for n in names]))
             return results
 
         names = tuple(sums[0])
@@ -129,15 +130,13 @@ class Declaration:
 
     @functools.cached_property
     def _values_of_samples(self) -> Callable[..., dict[str, jax.Array]]:
+        samples = self.program.samples
+
         def values(inputs: Inputs) -> dict[str, jax.Array]:
             batch = batch_of(inputs)
             is_nan = jnp.isnan(batch.labels) | jnp.isnan(batch.weights)
-            poisoned = jnp.any(is_nan & batch.mask, axis=1)
-            return {
-                name: jnp.where(poisoned, jnp.nan, value)
-                for member in self.program.samples
-                for name, value in member.values(batch).items()
-            }
+            batch = batch._replace(nonfinite=is_nan)
+            return {k: v for definition in samples for k, v in definition.evaluate(batch).items()}
 
         return _jitted_in_order(values)
 
@@ -146,15 +145,17 @@ class Declaration:
         return _evaluated(self._values_of_samples, inputs)
 
 
-@functools.cache
+declarations = Interned(lambda made, n_tasks: Declaration(made.function, made.options, n_tasks))
+
+
 def declare(
     factory: Callable[..., Metric], options: tuple[tuple[str, Any], ...], n_tasks: int
 ) -> Declaration:
-    """The one declaration of these, with what has been compiled for it."""
-    return Declaration(factory, options, n_tasks)
+    """The one declaration of these that is in use, with what has been compiled for it."""
+    return declarations(Formula(factory, (), options), n_tasks)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def option_names(factory: Callable[..., Metric]) -> dict[str, inspect.Parameter]:
     """The parameters of a factory that are options of its computations."""
     return {
@@ -209,43 +210,75 @@ class Column(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Shared(NamedTuple):
-    """What declarations need that are updated together."""
+class Statistics:
+    """The sums of terms over examples, compiled; made by `statistics_of`."""
 
-    keys: tuple[str, ...]
-    """The keys that they need."""
-    columns: Mapping[Declaration, list[Column]]
-    statistics: Callable[[Inputs], jax.Array] | None
-    """The compiled function to the sums of all of them; None if they have no sums."""
+    def __init__(self, terms: tuple[Term, ...]):
+        self.terms = terms
+        self._sums = jax.jit(functools.partial(_sums, tuple(dict.fromkeys(terms))))
 
+    def all(self, inputs: Inputs) -> np.ndarray:
+        """The sums of the distinct terms, ``float64[K, T]``."""
+        is_full = bool(np.all(inputs.counts == inputs.labels.shape[1]))
+        with float64_on_cpu():
+            return np.array(self._sums(inputs._replace(counts=None) if is_full else inputs))
 
-@functools.cache
-def shared(declarations: tuple[Declaration, ...]) -> Shared:
-    """The one `Shared` of some declarations, with what has been compiled for it."""
-    terms = tuple(dict.fromkeys(term for d in declarations for term in d.terms.values()))
-    ends = list(itertools.accumulate(term.size for term in terms))
-    starts = {term: end - term.size for term, end in zip(terms, ends, strict=True)}
-
-    @jax.jit
-    def statistics(inputs: Inputs) -> jax.Array:
-        batch = batch_of(inputs)
-        batch = batch._replace(
-            predictions=batch.predictions.astype(jnp.float64),
-            labels=batch.labels.astype(jnp.float64),
-            weights=batch.weights.astype(jnp.float64),
-        )
-        # No example is bad: what a NaN touches becomes NaN by arithmetic, as in the reference.
-        return reduction.sums({term: term.evaluate(batch) for term in terms}, batch).T
-
-    columns = {
-        declaration: [
-            Column(name, f"window_{name}", starts[term], term.shape)
-            for name, term in declaration.terms.items()
+    def of(self, inputs: Inputs) -> list[np.ndarray]:
+        """The sums of each term, ``float64[T, *shape]``."""
+        starts, packed = starts_of(self.terms), self.all(inputs)
+        return [
+            packed[starts[term] : starts[term] + term.size].T.reshape(-1, *term.shape)
+            for term in self.terms
         ]
-        for declaration in declarations
-    }
-    keys = dict.fromkeys(key for declaration in declarations for key in declaration.keys)
-    return Shared(tuple(keys), columns, statistics if terms else None)
+
+
+def starts_of(terms: Sequence[Term]) -> dict[Term, int]:
+    """Where the sums of the distinct terms lie in the array of all of them."""
+    distinct = list(dict.fromkeys(terms))
+    ends = itertools.accumulate(term.size for term in distinct)
+    return {term: end - term.size for term, end in zip(distinct, ends, strict=True)}
+
+
+def _sums(terms: tuple[Term, ...], inputs: Inputs) -> jax.Array:
+    """The sums of distinct terms, ``float64[K, T]``."""
+    batch = batch_of(inputs)
+    batch = batch._replace(
+        predictions=batch.predictions.astype(jnp.float64),
+        labels=batch.labels.astype(jnp.float64),
+        weights=batch.weights.astype(jnp.float64),
+    )
+    # No example is bad: what a NaN touches becomes NaN by arithmetic, as in the reference.
+    return reduction.sums({term: term.evaluate(batch) for term in terms}, batch).T
+
+
+statistics_of = Interned(Statistics)
+
+
+class Shared:
+    """What declarations need that are updated together; made by `shared`."""
+
+    def __init__(self, declarations: tuple[Declaration, ...]):
+        self.declarations = declarations
+        self.keys = tuple(dict.fromkeys(key for d in declarations for key in d.keys))
+        """The keys that they need."""
+        terms = tuple(dict.fromkeys(term for d in declarations for term in d.terms.values()))
+        starts = starts_of(terms)
+        self.columns = {
+            declaration: [
+                Column(name, f"window_{name}", starts[term], term.shape)
+                for name, term in declaration.terms.items()
+            ]
+            for declaration in declarations
+        }
+        self.statistics = statistics_of(terms) if terms else None
+        """The sums of all of them; None if they have none."""
+
+    def __reduce__(self) -> Any:
+        return shared, (self.declarations,)
+
+
+shared = Interned(Shared)
+"""``shared(declarations)``: the one `Shared` of some declarations that is in use."""
 
 
 class Contributions:
@@ -260,10 +293,7 @@ class Contributions:
             keys = {name: np.array(key) for name, key in inputs.keys.items()}
             self._rows = Inputs(predictions, labels, weights, inputs.counts, keys)
         if of.statistics is not None:
-            is_full = bool(np.all(inputs.counts == inputs.labels.shape[1]))
-            with float64_on_cpu():
-                given = inputs._replace(counts=None) if is_full else inputs
-                self._sums = from_numpy(np.array(of.statistics(given)))
+            self._sums = from_numpy(of.statistics.all(inputs))
             self._by_row = list(self._sums)
 
     def sums(self, column: Column, tasks: slice) -> Tensor:

@@ -1,5 +1,7 @@
 """The documented free functions: the formulas of the functional core, over anyone's arrays."""
 
+import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -7,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recmetrics_jax._src.base import Batch
+from recmetrics_jax._src.base import Values
+from recmetrics_jax._src.identity import Formula
 from recmetrics_jax._src.terms import Term
-from recmetrics_jax.adapter._declared import declare
+from recmetrics_jax.adapter._declared import declare, statistics_of
 from recmetrics_jax.adapter._examples import Inputs, as_keys, padded, padded_length
 from recmetrics_jax.adapter._states import RecMetricException
 from recmetrics_jax.adapter._tensors import (
@@ -27,6 +30,9 @@ WEIGHTS = "weights"
 GROUPING_KEYS = "grouping_keys"
 REQUIRED_INPUTS = "required_inputs"
 
+KEPT = 64
+"""Functions of each sort whose compiled form is kept."""
+
 
 def kind_among(arrays: Sequence[Any]) -> Kind:
     """Whose arrays the arguments are."""
@@ -34,28 +40,68 @@ def kind_among(arrays: Sequence[Any]) -> Kind:
     return "torch" if "torch" in kinds else "jax" if "jax" in kinds else "numpy"
 
 
+@functools.lru_cache(maxsize=KEPT)
+def _compiled(function: Formula) -> Callable[..., jax.Array]:
+    return jax.jit(function)
+
+
 def apply(function: Callable[..., jax.Array], *arrays: Any, keeps_dtype: bool = False) -> Tensor:
     """``function`` of arrays in float64, as an array of the kind of the arguments.
 
     It is float64 too, unless it ``keeps_dtype``.
+
+    Args:
+        function: defined once, with what options a `functools.partial` binds; compiled once.
+        *arrays: the arguments.
+        keeps_dtype: whether the result has the dtype of the arguments.
     """
     host = [to_numpy(x) for x in arrays]
     with float64_on_cpu():
-        result = np.array(function(*(jnp.asarray(x, jnp.float64) for x in host)))
+        result = np.array(_compiled(Formula.of(function))(*(x.astype(np.float64) for x in host)))
     if keeps_dtype:
         result = result.astype(np.result_type(np.float32, *host))
     return from_numpy(result, kind_among(arrays))
 
 
 def apply_to_sums(
-    function: Callable[[Any], jax.Array], sums: type, keeps_dtype: bool = False, **by_field: Any
+    values: Callable[[Any], Values],
+    name: str,
+    sums: type,
+    *,
+    undefined: float = math.nan,
+    keeps_dtype: bool = False,
+    **by_field: Any,
 ) -> Tensor:
-    """`apply` to sufficient statistics, by field."""
+    """A value of sufficient statistics, given by field, by the formula of a metric.
 
-    def of_fields(*values: jax.Array) -> jax.Array:
-        return function(sums(**dict(zip(by_field, values, strict=True))))
+    Args:
+        values: the formula, as for `apply`.
+        name: the name of the value.
+        sums: the type of what the formula takes.
+        undefined: what the value is where it is undefined and no sum is NaN.
+        keeps_dtype: whether the result has the dtype of the arguments.
+        **by_field: the sums.
+    """
+    value = functools.partial(_value_of_sums, values, name, sums, tuple(by_field), undefined)
+    return apply(value, *by_field.values(), keeps_dtype=keeps_dtype)
 
-    return apply(of_fields, *by_field.values(), keeps_dtype=keeps_dtype)
+
+def _value_of_sums(
+    values: Callable[[Any], Values],
+    name: str,
+    sums: type,
+    fields: tuple[str, ...],
+    undefined: float,
+    *arrays: jax.Array,
+) -> jax.Array:
+    value = values(sums(**dict(zip(fields, arrays, strict=True))))[name]
+    if math.isnan(undefined):
+        return value
+    is_nan = functools.reduce(jnp.logical_or, map(jnp.isnan, arrays))
+    return jnp.where(jnp.isnan(value) & ~is_nan, undefined, value)
+
+
+_statistics_of = functools.lru_cache(maxsize=KEPT)(statistics_of)
 
 
 def term_sums(
@@ -81,28 +127,25 @@ def term_sums(
     y, p = to_numpy(labels), to_numpy(predictions)
     w = np.ones(y.shape, p.dtype) if weights is None else to_numpy(weights)
     dtype = np.result_type(y, p, w)
-    w = np.broadcast_to(w, y.shape)
-    leading = y.shape[:-1]
-    with float64_on_cpu():
-        rows = (-1, *y.shape[-1:])
-        batch = Batch(
-            jnp.asarray(p.reshape(*rows, *p.shape[y.ndim :]), jnp.float64),
-            jnp.asarray(y.reshape(rows), jnp.float64),
-            jnp.asarray(w.reshape(rows), jnp.float64),
-            jnp.ones(y.reshape(rows).shape, bool),
-            jnp.zeros(y.reshape(rows).shape, bool),
-            {},
-        )
-        sums = {}
-        for name, term in terms.items():
-            evaluated = term.evaluate(batch)
-            total = evaluated if term.is_summed else jnp.sum(evaluated, axis=1)
-            sums[name] = np.array(total).reshape(*leading, *term.shape)
+    rows, n = math.prod(y.shape[:-1]), y.shape[-1]
+    length = padded_length(max(n, 1))
+    inputs = Inputs(
+        padded(p.reshape(rows, n, *p.shape[y.ndim :]), length),
+        padded(y.reshape(rows, n), length),
+        padded(np.broadcast_to(w, y.shape).reshape(rows, n), length),
+        np.full(rows, n, np.int32),
+        {},
+    )
+    sums = _statistics_of(tuple(terms.values())).of(inputs)
     kind = kind_among(arrays)
-    return {
-        name: from_numpy(x if name in in_float64 else x.astype(dtype), kind)
-        for name, x in sums.items()
-    }
+    results = {}
+    for (name, term), of_term in zip(terms.items(), sums, strict=True):
+        total = of_term.reshape(*y.shape[:-1], *term.shape)
+        results[name] = from_numpy(total if name in in_float64 else total.astype(dtype), kind)
+    return results
+
+
+_declare = functools.lru_cache(maxsize=KEPT)(declare)
 
 
 def of_samples(
@@ -152,7 +195,7 @@ def of_samples(
         np.full(shape[0], shape[1], np.int32),
         {name: padded(key, length, np.int64) for name, key in keys.items()},
     )
-    declaration = declare(factory, tuple(options.items()), shape[0])
+    declaration = _declare(factory, tuple(options.items()), shape[0])
     kind = kind_among(predictions if isinstance(predictions, list | tuple) else [predictions])
     value = declaration.values_of_samples(inputs)[name]
     dtype = np.dtype(np.float32) if keys else np.result_type(*arrays)

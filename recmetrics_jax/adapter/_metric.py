@@ -11,6 +11,7 @@ from recmetrics_jax.adapter._computation import (
     HAS_VALID_UPDATE,
     RecMetricComputation,
 )
+from recmetrics_jax.adapter._declared import Declaration, Shared
 from recmetrics_jax.adapter._inputs import (
     TaskBatch,
     by_task,
@@ -127,6 +128,7 @@ class RecMetric(Module, abc.ABC):
         self._compute_on_all_ranks = compute_on_all_ranks
         self._kind: Kind = NATIVE
         self._pending: list[dict[str, Any]] = []
+        self._shared: dict[tuple[Declaration, ...], Shared] = {}
         self._required_inputs: set[str] = set()
         self._metrics_computations = ModuleList()
         options = {name: kwargs[name] for name in kwargs if name not in _IGNORED_OPTIONS}
@@ -226,7 +228,7 @@ class RecMetric(Module, abc.ABC):
     ) -> None:
         batches = self._valid(self._batches(predictions, labels, weights))
         if self._is_declared:
-            planned([self], batches, kwargs.get("required_inputs") or {})()
+            planned([self], batches, kwargs.get("required_inputs") or {}, self._shared)()
             return
         with all_or_nothing(list(self._metrics_computations)):
             for batch in batches:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from recmetrics_jax.adapter._declared import Declaration, Shared
 from recmetrics_jax.adapter._metric import RecMetric, RecModelOutput
 from recmetrics_jax.adapter._module import Module, ModuleList
 from recmetrics_jax.adapter._states import all_or_nothing, merge_states, synced
@@ -43,6 +44,7 @@ class RecMetricList(Module):
         required = set().union(*(metric.get_required_inputs() for metric in rec_metrics))
         self.required_inputs = sorted(required) if required else None
         self._grouped: Any = None
+        self._shared: dict[tuple[Declaration, ...], Shared] = {}
 
     def __len__(self) -> int:
         return len(self.rec_metrics)
@@ -71,7 +73,7 @@ class RecMetricList(Module):
                 for metric in together:
                     metric._note_kind(predictions)
                 batches = together[0]._valid(together[0]._batches(predictions, labels, weights))
-                plans.append(planned(together, batches, required_inputs))
+                plans.append(planned(together, batches, required_inputs, self._shared))
             with _all_or_nothing(others):
                 for metric in others:
                     metric.update(predictions=predictions, labels=labels, weights=weights, **kwargs)
@@ -90,6 +92,7 @@ class RecMetricList(Module):
                 shared = [metric for metric in shared if metric not in together]
                 groups.append(together)
             self._grouped = metrics, groups, others
+            self._shared = {}
         return self._grouped[1:]
 
     def compute(self) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from recmetrics_jax.adapter._computation import HAS_VALID_UPDATE, RecMetricComputation
-from recmetrics_jax.adapter._declared import Contributions, shared
+from recmetrics_jax.adapter._declared import Contributions, Declaration, Shared, shared
 from recmetrics_jax.adapter._inputs import TaskBatch, host_inputs, shape_of
 from recmetrics_jax.adapter._tensors import from_numpy, kind_of, to_numpy
 
@@ -28,10 +28,18 @@ def planned(
     metrics: Sequence[Any],
     batches: Sequence[TaskBatch],
     required_inputs: Mapping[str, Any],
+    held: dict[tuple[Declaration, ...], Shared],
 ) -> Callable[[], None]:
     """An update of declared metrics of the same tasks, by one compiled call, ready to be made.
 
     What can fail fails here; the function that is returned changes the states.
+
+    Args:
+        metrics: the metrics.
+        batches: the examples of tasks.
+        required_inputs: further arrays by name.
+        held: what the caller has used of `shared`, which this adds to: it is compiled as long as
+            somebody holds it.
     """
     targets = [
         (metric._metrics_computations[batch.first], batch)
@@ -40,8 +48,10 @@ def planned(
     ]
     if not targets:
         return lambda: None
-    declarations = dict.fromkeys(computation._declared for computation, _ in targets)
-    together = shared(tuple(declarations))
+    declarations = tuple(dict.fromkeys(computation._declared for computation, _ in targets))
+    if declarations not in held:
+        held[declarations] = shared(declarations)
+    together = held[declarations]
     for computation, batch in targets:
         if together.keys or computation._keeps_samples:
             computation._check_given(batch.predictions, True, required_inputs)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import classification
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._computation import RecMetricComputation
@@ -25,8 +25,10 @@ def compute_accuracy(accuracy_sum: Tensor, weighted_num_samples: Tensor) -> Tens
         ``float64[n_tasks]``; 0 where that is undefined.
     """
     return apply_to_sums(
-        lambda sums: classification.accuracy_values(sums, undefined=0.0)["accuracy"],
+        classification.accuracy_values,
+        "accuracy",
         classification.AccuracySums,
+        undefined=0.0,
         accuracy_sum=accuracy_sum,
         weighted_num_samples=weighted_num_samples,
     )

@@ -1,6 +1,6 @@
 """Area under the ROC curve; the class API of torchrec.metrics.auc."""
 
-from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import area
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import GROUPING_KEYS as GROUPING_KEYS

@@ -3,8 +3,8 @@
 import functools
 
 from recmetrics_jax._src import curves
-from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.build import collection, sample_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import area, binned
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import GROUPING_KEYS as GROUPING_KEYS
@@ -88,11 +88,14 @@ def _auprc(
         grouping_key=GROUPING_KEYS if grouped_auprc else None,
         average="equal",
         undefined_groups=0.0,
-        undefined=0.0,
-        undefined_average=0.5,
     )
-    keys = (GROUPING_KEYS,) if grouped_auprc else ()
-    newest = sample_metric(values, n_tasks=n_tasks, window=window, keys=keys)
+    newest = sample_metric(
+        values,
+        n_tasks=n_tasks,
+        window=window,
+        keys=(GROUPING_KEYS,) if grouped_auprc else (),
+        undefined={"auprc": 0.0, "grouped_auprc": 0.5},
+    )
     lifetime = binned.linear_auprc(
         bins=num_bins, low=min_prediction, high=max_prediction, n_tasks=n_tasks, undefined=0.5
     )

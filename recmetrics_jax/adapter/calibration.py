@@ -3,8 +3,8 @@
 import functools
 from typing import Any
 
-from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.build import sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import rates
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
@@ -16,7 +16,7 @@ CALIBRATION_NUM = "calibration_num"
 CALIBRATION_DENOM = "calibration_denom"
 
 
-_values = functools.partial(rates.calibration_values, undefined=0.0, of_positive=True)
+_values = functools.partial(rates.calibration_values, of_positive=True)
 
 
 def compute_calibration(calibration_num: Tensor, calibration_denom: Tensor) -> Tensor:
@@ -34,8 +34,10 @@ def compute_calibration(calibration_num: Tensor, calibration_denom: Tensor) -> T
     [1.5, 0.0]
     """
     return apply_to_sums(
-        lambda sums: _values(sums)["calibration"],
+        _values,
+        "calibration",
         rates.CalibrationSums,
+        undefined=0.0,
         calibration_num=calibration_num,
         calibration_denom=calibration_denom,
     )
@@ -59,7 +61,7 @@ def get_calibration_states(
 
 
 def _calibration(**options: Any) -> Metric:
-    return sum_metric(rates.calibration_terms, _values, **options)
+    return sum_metric(rates.calibration_terms, _values, undefined=0.0, **options)
 
 
 class CalibrationMetricComputation(RecMetricComputation):

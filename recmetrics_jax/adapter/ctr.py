@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import rates
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
@@ -29,8 +29,10 @@ def compute_ctr(ctr_num: Tensor, ctr_denom: Tensor) -> Tensor:
     [0.5, 0.0]
     """
     return apply_to_sums(
-        lambda sums: rates.ctr_values(sums, undefined=0.0)["ctr"],
+        rates.ctr_values,
+        "ctr",
         rates.CTRSums,
+        undefined=0.0,
         ctr_num=ctr_num,
         ctr_denom=ctr_denom,
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import regression
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
@@ -29,8 +29,10 @@ def compute_mae(error_sum: Tensor, weighted_num_samples: Tensor) -> Tensor:
     [0.25, 0.0]
     """
     return apply_to_sums(
-        lambda sums: regression.mae_values(sums, undefined=0.0)["mae"],
+        regression.mae_values,
+        "mae",
         regression.ErrorSums,
+        undefined=0.0,
         error_sum=error_sum,
         weighted_num_samples=weighted_num_samples,
     )

@@ -4,8 +4,9 @@ from typing import Any
 
 import jax
 
-from recmetrics_jax._src.base import Metric, Values
+from recmetrics_jax._src.base import Values
 from recmetrics_jax._src.build import sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import regression
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
@@ -34,8 +35,10 @@ def compute_mse(error_sum: Tensor, weighted_num_samples: Tensor) -> Tensor:
     [0.25, 0.0]
     """
     return apply_to_sums(
-        lambda sums: regression.mse_values(sums, undefined=0.0)["mse"],
+        regression.mse_values,
+        "mse",
         regression.ErrorSums,
+        undefined=0.0,
         error_sum=error_sum,
         weighted_num_samples=weighted_num_samples,
     )
@@ -56,8 +59,10 @@ def compute_rmse(error_sum: Tensor, weighted_num_samples: Tensor) -> Tensor:
     [0.5, 0.0]
     """
     return apply_to_sums(
-        lambda sums: regression.mse_values(sums, undefined=0.0)["rmse"],
+        regression.mse_values,
+        "rmse",
         regression.ErrorSums,
+        undefined=0.0,
         error_sum=error_sum,
         weighted_num_samples=weighted_num_samples,
     )
@@ -81,7 +86,8 @@ def compute_r_squared(
         ``float64[n_tasks]``; 1 where labels are constant, up to rounding, and NaN without weight.
     """
     return apply_to_sums(
-        lambda sums: regression.r_squared(sums, undefined=1.0),
+        _r_squared_values,
+        "r_squared",
         regression.RSquaredSums,
         error_sum=error_sum,
         weighted_num_samples=weighted_num_samples,
@@ -122,16 +128,19 @@ def get_mse_states(labels: Tensor, predictions: Tensor, weights: Tensor) -> dict
 
 
 def _mse(*, include_r_squared: bool = False, **options: Any) -> Metric:
-    if not include_r_squared:
-        return regression.mse(undefined=0.0, **options)
+    undefined = {"mse": 0.0, "rmse": 0.0}  # R squared is NaN without weight.
+    terms, values = regression.mse_terms, regression.mse_values
+    if include_r_squared:
+        terms, values = regression.r_squared_terms, _all_values
+    return sum_metric(terms, values, undefined=undefined, **options)
 
-    def values(sums: regression.RSquaredSums[jax.Array]) -> Values:
-        return {
-            **regression.mse_values(sums, undefined=0.0),
-            "r_squared": regression.r_squared(sums, undefined=1.0),
-        }
 
-    return sum_metric(regression.r_squared_terms, values, **options)
+def _r_squared_values(sums: regression.RSquaredSums[jax.Array]) -> Values:
+    return {"r_squared": regression.r_squared(sums, of_constant=1.0)}
+
+
+def _all_values(sums: regression.RSquaredSums[jax.Array]) -> Values:
+    return {**regression.mse_values(sums), **_r_squared_values(sums)}
 
 
 class MSEMetricComputation(RecMetricComputation):

@@ -1,14 +1,12 @@
 """Multiclass recall at every k; the class API of torchrec.metrics.multiclass_recall."""
 
-import functools
-import math
 from typing import Any
 
 import jax
 import numpy as np
 
-from recmetrics_jax._src.base import Metric
 from recmetrics_jax._src.build import sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import multiclass
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import apply, term_sums
@@ -60,13 +58,12 @@ def compute_multiclass_recall_at_k(tp_at_k: Tensor, total_weights: Tensor) -> Te
     Returns:
         ``[n_tasks, C]``, of the dtype of the sums; NaN without weight.
     """
+    return apply(_recall_at_k, tp_at_k, total_weights, keeps_dtype=True)
 
-    def recall(hits: jax.Array, total: jax.Array) -> jax.Array:
-        sums = multiclass.MulticlassRecallSums(hits.reshape(-1, hits.shape[-1]), total.reshape(-1))
-        values = multiclass.multiclass_recall_values(sums, undefined=math.nan)
-        return values["multiclass_recall"].reshape(hits.shape)
 
-    return apply(recall, tp_at_k, total_weights, keeps_dtype=True)
+def _recall_at_k(hits: jax.Array, total: jax.Array) -> jax.Array:
+    sums = multiclass.MulticlassRecallSums(hits.reshape(-1, hits.shape[-1]), total.reshape(-1))
+    return multiclass.multiclass_recall_values(sums)["multiclass_recall"].reshape(hits.shape)
 
 
 def get_multiclass_recall_states(
@@ -91,9 +88,8 @@ def get_multiclass_recall_states(
 
 
 def _multiclass_recall(*, number_of_classes: int, **options: Any) -> Metric:
-    values = functools.partial(multiclass.multiclass_recall_values, undefined=math.nan)
     terms = multiclass.multiclass_recall_terms(number_of_classes, of_more=True)
-    return sum_metric(terms, values, **options)
+    return sum_metric(terms, multiclass.multiclass_recall_values, **options)
 
 
 class MulticlassRecallMetricComputation(RecMetricComputation):

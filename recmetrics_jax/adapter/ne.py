@@ -1,12 +1,15 @@
 """Normalized entropy and logloss; the class API of torchrec.metrics.ne."""
 
+import functools
 import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from recmetrics_jax._src.base import Metric, Values
+from recmetrics_jax._src.base import Values
 from recmetrics_jax._src.build import sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import entropy
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._computation import RecMetricComputation
@@ -37,7 +40,7 @@ def compute_cross_entropy(
     [1.0, 2.0]
     """
     return apply(
-        lambda y, p, w: entropy.weighted_cross_entropy(y, p, w, eta), labels, predictions, weights
+        functools.partial(entropy.weighted_cross_entropy, eta=eta), labels, predictions, weights
     )
 
 
@@ -62,10 +65,11 @@ def compute_ne(
     Returns:
         ``float64[n_tasks]``.
     """
-    undefined = eta if allow_missing_label_with_zero_weight else math.nan
     return apply_to_sums(
-        lambda sums: entropy.clamped_normalized_entropy(sums, undefined, eta),
+        functools.partial(_ne_values, eta=eta),
+        "ne",
         entropy.NESums,
+        undefined=eta if allow_missing_label_with_zero_weight else math.nan,
         cross_entropy_sum=ce_sum,
         weighted_num_samples=weighted_num_samples,
         pos_labels=pos_labels,
@@ -85,15 +89,15 @@ def compute_logloss(ce_sum: Tensor, pos_labels: Tensor, neg_labels: Tensor, eta:
     Returns:
         ``[n_tasks]``, of the dtype of the sums.
     """
-    return apply(
-        lambda ce, positive, negative: entropy.mean_cross_entropy(
-            entropy.NESums(ce, jax.numpy.maximum(positive + negative, eta), positive, negative), 0.0
-        ),
-        ce_sum,
-        pos_labels,
-        neg_labels,
-        keeps_dtype=True,
-    )
+    logloss = functools.partial(_logloss, eta=eta)
+    return apply(logloss, ce_sum, pos_labels, neg_labels, keeps_dtype=True)
+
+
+def _logloss(
+    ce_sum: jax.Array, pos_labels: jax.Array, neg_labels: jax.Array, *, eta: float
+) -> jax.Array:
+    total = jnp.maximum(pos_labels + neg_labels, eta)
+    return entropy.mean_cross_entropy(entropy.NESums(ce_sum, total, pos_labels, neg_labels))
 
 
 def get_ne_states(
@@ -124,15 +128,21 @@ def _ne(
     allow_missing_label_with_zero_weight: bool = False,
     **options: Any,
 ) -> Metric:
-    undefined = ETA if allow_missing_label_with_zero_weight else math.nan
+    undefined = {
+        "ne": ETA if allow_missing_label_with_zero_weight else math.nan,
+        "logloss": 0.0,
+    }
+    values = functools.partial(_ne_values, include_logloss=bool(include_logloss))
+    return sum_metric(entropy.ne_terms, values, undefined=undefined, **options)
 
-    def values(sums: entropy.NESums[jax.Array]) -> Values:
-        named = {"ne": entropy.clamped_normalized_entropy(sums, undefined)}
-        if include_logloss:
-            named["logloss"] = entropy.mean_cross_entropy(sums, 0.0)
-        return named
 
-    return sum_metric(entropy.ne_terms, values, **options)
+def _ne_values(
+    sums: entropy.NESums[jax.Array], *, eta: float = ETA, include_logloss: bool = False
+) -> Values:
+    values = {"ne": entropy.clamped_normalized_entropy(sums, eta)}
+    if include_logloss:
+        values["logloss"] = entropy.mean_cross_entropy(sums)
+    return values
 
 
 class NEMetricComputation(RecMetricComputation):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import classification
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._computation import RecMetricComputation
@@ -25,8 +25,10 @@ def compute_precision(num_true_positives: Tensor, num_false_positives: Tensor) -
         ``float64[n_tasks]``; 0 where that is undefined.
     """
     return apply_to_sums(
-        lambda sums: classification.precision_values(sums, undefined=0.0)["precision"],
+        classification.precision_values,
+        "precision",
         classification.PrecisionSums,
+        undefined=0.0,
         true_pos_sum=num_true_positives,
         false_pos_sum=num_false_positives,
     )

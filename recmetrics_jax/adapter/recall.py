@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import classification
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._computation import RecMetricComputation
@@ -26,8 +26,10 @@ def compute_recall(num_true_positives: Tensor, num_false_negitives: Tensor) -> T
         ``[n_tasks]``, of the dtype of the sums; 0 where that is undefined.
     """
     return apply_to_sums(
-        lambda sums: classification.recall_values(sums, undefined=0.0)["recall"],
+        classification.recall_values,
+        "recall",
         classification.RecallSums,
+        undefined=0.0,
         keeps_dtype=True,
         true_pos_sum=num_true_positives,
         false_neg_sum=num_false_negitives,

@@ -1,7 +1,5 @@
 """Weighted average of the predictions; the class API of torchrec.metrics.weighted_avg."""
 
-import math
-
 from recmetrics_jax._src.metrics import rates
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import apply_to_sums
@@ -25,7 +23,8 @@ def get_mean(value_sum: Tensor, num_samples: Tensor) -> Tensor:
     [0.5, nan]
     """
     return apply_to_sums(
-        lambda sums: rates.weighted_avg_values(sums, undefined=math.nan)["weighted_avg"],
+        rates.weighted_avg_values,
+        "weighted_avg",
         rates.WeightedAvgSums,
         keeps_dtype=True,
         weighted_sum=value_sum,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from recmetrics_jax._src.base import Metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import pairwise
 from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
@@ -25,8 +25,10 @@ def compute_xauc(error_sum: Tensor, weighted_num_pairs: Tensor) -> Tensor:
         ``float64[n_tasks]``; 0 without pairs.
     """
     return apply_to_sums(
-        lambda sums: pairwise.xauc_values(sums, undefined=0.0)["xauc"],
+        pairwise.xauc_values,
+        "xauc",
         pairwise.XAUCSums,
+        undefined=0.0,
         error_sum=error_sum,
         weighted_num_pairs=weighted_num_pairs,
     )

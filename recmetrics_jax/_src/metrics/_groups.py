@@ -28,7 +28,6 @@ def group_values(
     *,
     average: Average,
     undefined_groups: float | None,
-    undefined: float,
 ) -> Values:
     """The average over groups, and how many groups there are.
 
@@ -40,11 +39,11 @@ def group_values(
         batch: the examples.
         average: what a group counts: 1, its number of examples, or its weight.
         undefined_groups: the value of a group that has none; None leaves such groups out.
-        undefined: the average of no groups.
 
     Returns:
-        ``grouped_<name>``, ``grouped_<name>_groups``, the number of groups averaged, and
-        ``grouped_<name>_undefined_groups``, the number of groups without a value of their own.
+        ``grouped_<name>``, NaN for no groups, ``grouped_<name>_groups``, the number of groups
+        averaged, and ``grouped_<name>_undefined_groups``, the number of groups without a value of
+        their own.
     """
     with jax.enable_x64(True):
 
@@ -63,7 +62,7 @@ def group_values(
         filled = jnp.where(is_undefined, undefined_groups or 0.0, of_group)
         total = jnp.sum(counts, axis=-1)
         mean = jnp.sum(jnp.where(is_averaged, counts * filled, 0.0), axis=-1)
-        mean = jnp.where(total > 0, mean / jnp.where(total > 0, total, 1.0), undefined)
+        mean = jnp.where(total > 0, mean / jnp.where(total > 0, total, 1.0), jnp.nan)
         return {
             f"grouped_{name}": mean,
             f"grouped_{name}_groups": jnp.sum(is_averaged, axis=-1, dtype=jnp.float64),

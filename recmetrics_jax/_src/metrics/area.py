@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import curves
-from recmetrics_jax._src.base import Batch, Metric, Values
-from recmetrics_jax._src.build import sample_metric
+from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.build import factory, sample_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._groups import Average, check_grouped, group_values
 
 
@@ -33,16 +34,11 @@ def area_values(
     grouping_key: str | None,
     average: Average,
     undefined_groups: float | None,
-    undefined: float,
-    undefined_average: float | None = None,
 ) -> Values:
-    """An area over all examples of a window, with a ``grouping_key`` its average over groups.
-
-    ``undefined_average`` is the average of no groups, ``undefined`` if it is None.
-    """
+    """An area over all examples of a window, with a ``grouping_key`` its average over groups."""
     positives, negatives = weights_of_classes(batch, label_threshold)
     total = area(curves.curve(batch.predictions, positives, negatives))[:, -1]
-    values = {name: jnp.where(jnp.isnan(total), undefined, total)}
+    values = {name: total}
     if grouping_key is not None:
         points = curves.curve(batch.predictions, positives, negatives, batch.key(grouping_key))
         assert points.is_first is not None  # There are groups.
@@ -54,7 +50,6 @@ def area_values(
             batch,
             average=average,
             undefined_groups=undefined_groups,
-            undefined=undefined if undefined_average is None else undefined_average,
         )
     return values
 
@@ -81,12 +76,17 @@ def _area_metric(
         grouping_key=grouping_key if grouped else None,
         average=average,
         undefined_groups=undefined_groups,
+    )
+    return sample_metric(
+        values,
+        n_tasks=n_tasks,
+        window=window,
+        keys=(grouping_key,) if grouped else (),
         undefined=undefined,
     )
-    keys = (grouping_key,) if grouped else ()
-    return sample_metric(values, n_tasks=n_tasks, window=window, keys=keys)
 
 
+@factory
 def auc(
     *,
     window: int,
@@ -153,6 +153,7 @@ def auc(
     )
 
 
+@factory
 def auprc(
     *,
     window: int,

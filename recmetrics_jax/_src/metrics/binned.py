@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import curves, segments
-from recmetrics_jax._src.base import Batch, Metric, Values
-from recmetrics_jax._src.build import check_at_least, sum_metric
+from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.build import check_at_least, factory, sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.terms import BinnedTerm, Term, scores
 
 X = TypeVar("X")
@@ -56,7 +57,6 @@ def binned_values(
     *,
     name: str,
     area: Callable[[curves.Curve], jax.Array],
-    undefined: float,
 ) -> Values:
     """The value of an area: a bin is one point of the curve."""
     from_highest = sums.histogram[..., ::-1]
@@ -65,9 +65,7 @@ def binned_values(
     points = curves.Curve(
         above[:, 0], above[:, 1], from_highest[:, 0], from_highest[:, 1], None, rows
     )
-    value = area(points)[:, -1]
-    is_undefined = jnp.isnan(value) & ~jnp.isnan(jnp.sum(from_highest, axis=(1, 2)))
-    return {name: jnp.where(is_undefined, undefined, value)}
+    return {name: area(points)[:, -1]}
 
 
 def _binned_metric(
@@ -83,10 +81,17 @@ def _binned_metric(
     check_at_least("bins", bins, 2)
     if bins & (bins - 1) or bins > 1 << 24:
         raise ValueError(f"bins: expected a power of two of at most 2^24, got {bins}")
-    values = functools.partial(binned_values, name=name, area=area, undefined=undefined)
-    return sum_metric(histogram_terms(bins), values, n_tasks=n_tasks, window=window, slots=slots)
+    return sum_metric(
+        histogram_terms(bins),
+        functools.partial(binned_values, name=name, area=area),
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )
 
 
+@factory
 def binned_auc(
     *,
     bins: int = BINS,
@@ -139,6 +144,7 @@ def binned_auc(
     )
 
 
+@factory
 def binned_auprc(
     *,
     bins: int = BINS,
@@ -186,6 +192,13 @@ def binned_auprc(
     )
 
 
+def linear_values(sums: HistogramSums[jax.Array]) -> Values:
+    """As torchrec has AUPRC of bins of equal width: undefined without one of the classes."""
+    auprc = binned_values(sums, name="auprc", area=curves.precision_recall_area)["auprc"]
+    has_no_negatives = jnp.sum(sums.histogram[:, 1], axis=1) == 0
+    return {"auprc": jnp.where(has_no_negatives, jnp.nan, auprc)}
+
+
 def linear_auprc(
     *,
     bins: int,
@@ -196,16 +209,7 @@ def linear_auprc(
 ) -> Metric:
     """AUPRC over the lifetime from a histogram of ``bins`` bins of equal width.
 
-    As torchrec has it: a score outside of ``[low, high]`` makes the value of its task NaN, and a
-    value without one of the classes is undefined.
+    As torchrec has it: a score outside of ``[low, high]`` makes the value of its task NaN.
     """
     term = BinnedTerm(linear_histogram, (bins, low, high), shape=(2, bins), is_summed=True)
-
-    def values(sums: HistogramSums[jax.Array]) -> Values:
-        has_no_negatives = jnp.sum(sums.histogram[:, 1], axis=1) == 0
-        auprc = binned_values(
-            sums, name="auprc", area=curves.precision_recall_area, undefined=undefined
-        )["auprc"]
-        return {"auprc": jnp.where(has_no_negatives, undefined, auprc)}
-
-    return sum_metric(HistogramSums(term), values, n_tasks=n_tasks)
+    return sum_metric(HistogramSums(term), linear_values, n_tasks=n_tasks, undefined=undefined)

@@ -1,13 +1,13 @@
 """Classification at a threshold: accuracy, precision, recall."""
 
-import functools
 import math
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
 
-from recmetrics_jax._src.base import Batch, Metric, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.terms import WEIGHTS, Term, scores
 
@@ -37,11 +37,12 @@ def accuracy_terms(threshold: float) -> AccuracySums[Term]:
     return AccuracySums(Term(correct, (threshold,)), WEIGHTS)
 
 
-def accuracy_values(sums: AccuracySums[jax.Array], *, undefined: float) -> Values:
+def accuracy_values(sums: AccuracySums[jax.Array]) -> Values:
     """The value of accuracy."""
-    return {"accuracy": safe_divide(sums.accuracy_sum, sums.weighted_num_samples, undefined)}
+    return {"accuracy": safe_divide(sums.accuracy_sum, sums.weighted_num_samples)}
 
 
+@factory
 def accuracy(
     *,
     threshold: float = 0.5,
@@ -78,9 +79,13 @@ def accuracy(
     >>> metric.compute(state)["lifetime_accuracy"].tolist()
     [0.75]
     """
-    values = functools.partial(accuracy_values, undefined=undefined)
     return sum_metric(
-        accuracy_terms(threshold), values, n_tasks=n_tasks, window=window, slots=slots
+        accuracy_terms(threshold),
+        accuracy_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
     )
 
 
@@ -116,12 +121,13 @@ def precision_terms(threshold: float) -> PrecisionSums[Term]:
     return PrecisionSums(Term(true_positives, (threshold,)), Term(false_positives, (threshold,)))
 
 
-def precision_values(sums: PrecisionSums[jax.Array], *, undefined: float) -> Values:
+def precision_values(sums: PrecisionSums[jax.Array]) -> Values:
     """The value of precision."""
     positives = sums.true_pos_sum + sums.false_pos_sum
-    return {"precision": safe_divide(sums.true_pos_sum, positives, undefined)}
+    return {"precision": safe_divide(sums.true_pos_sum, positives)}
 
 
+@factory
 def precision(
     *,
     threshold: float = 0.5,
@@ -158,9 +164,13 @@ def precision(
     >>> metric.compute(state)["lifetime_precision"].tolist()
     [0.5]
     """
-    values = functools.partial(precision_values, undefined=undefined)
     return sum_metric(
-        precision_terms(threshold), values, n_tasks=n_tasks, window=window, slots=slots
+        precision_terms(threshold),
+        precision_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
     )
 
 
@@ -177,12 +187,13 @@ def recall_terms(threshold: float, both_at_threshold: bool = False) -> RecallSum
     return RecallSums(Term(true_positives, (threshold,)), Term(missed, (threshold,)))
 
 
-def recall_values(sums: RecallSums[jax.Array], *, undefined: float) -> Values:
+def recall_values(sums: RecallSums[jax.Array]) -> Values:
     """The value of recall."""
     labels = sums.true_pos_sum + sums.false_neg_sum
-    return {"recall": safe_divide(sums.true_pos_sum, labels, undefined)}
+    return {"recall": safe_divide(sums.true_pos_sum, labels)}
 
 
+@factory
 def recall(
     *,
     threshold: float = 0.5,
@@ -222,6 +233,11 @@ def recall(
     >>> metric.compute(state)["lifetime_recall"].tolist()
     [0.5]
     """
-    values = functools.partial(recall_values, undefined=undefined)
-    terms = recall_terms(threshold, both_at_threshold)
-    return sum_metric(terms, values, n_tasks=n_tasks, window=window, slots=slots)
+    return sum_metric(
+        recall_terms(threshold, both_at_threshold),
+        recall_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )

@@ -2,8 +2,9 @@
 
 import jax
 
-from recmetrics_jax._src.base import Metric, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.base import Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.terms import EXAMPLES, NONFINITE_EXAMPLES
 
 
@@ -12,6 +13,7 @@ def count_values(sums: dict[str, jax.Array]) -> Values:
     return sums
 
 
+@factory
 def examples(*, n_tasks: int = 1, window: int | None = None, slots: int = DEFAULT_SLOTS) -> Metric:
     """The number of real examples: how much a lifetime has seen, and how much a window covers.
 
@@ -41,6 +43,7 @@ def examples(*, n_tasks: int = 1, window: int | None = None, slots: int = DEFAUL
     return sum_metric(terms, count_values, n_tasks=n_tasks, window=window, slots=slots)
 
 
+@factory
 def nonfinite_examples(
     *, n_tasks: int = 1, window: int | None = None, slots: int = DEFAULT_SLOTS
 ) -> Metric:

@@ -7,8 +7,9 @@ from typing import Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src.base import Batch, Metric, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.reduction import SMALL
 from recmetrics_jax._src.terms import (
@@ -93,7 +94,7 @@ def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
 ne_terms = NESums(Term(cross_entropy), WEIGHTS, WEIGHTED_LABELS, WEIGHTED_NEGATIVES)
 
 
-def normalized_entropy(sums: NESums[jax.Array], undefined: float) -> jax.Array:
+def normalized_entropy(sums: NESums[jax.Array]) -> jax.Array:
     """Cross entropy over the entropy of the mean label; undefined without both classes."""
     is_undefined = (sums.pos_labels <= 0) | (sums.neg_labels <= 0)
     # Stand-ins keep the logarithms finite where the value is replaced anyway.
@@ -102,12 +103,10 @@ def normalized_entropy(sums: NESums[jax.Array], undefined: float) -> jax.Array:
     negative = jnp.where(is_undefined, 1.0, sums.neg_labels)
     entropy = -(positive * jnp.log2(positive / total) + negative * jnp.log2(negative / total))
     ne = sums.cross_entropy_sum / jnp.where(is_undefined, 1.0, entropy)
-    return jnp.where(is_undefined, undefined, ne)
+    return jnp.where(is_undefined, jnp.nan, ne)
 
 
-def clamped_normalized_entropy(
-    sums: NESums[jax.Array], undefined: float, eta: float = ETA
-) -> jax.Array:
+def clamped_normalized_entropy(sums: NESums[jax.Array], eta: float = ETA) -> jax.Array:
     """As torchrec has it: the mean label is clamped to [eta, 1 - eta].
 
     Labels of one class then have a large value, near 1 / eta; only no weight is undefined.
@@ -116,23 +115,24 @@ def clamped_normalized_entropy(
     mean = jnp.clip(mean, eta, 1 - eta)
     entropy = -(sums.pos_labels * jnp.log2(mean) + sums.neg_labels * jnp.log2(1 - mean))
     return safe_divide(
-        sums.cross_entropy_sum, jnp.where(sums.weighted_num_samples > 0, entropy, 0.0), undefined
+        sums.cross_entropy_sum, jnp.where(sums.weighted_num_samples > 0, entropy, 0.0)
     )
 
 
-def mean_cross_entropy(sums: NESums[jax.Array], undefined: float) -> jax.Array:
+def mean_cross_entropy(sums: NESums[jax.Array]) -> jax.Array:
     """Logloss: cross entropy per unit of weight."""
-    return safe_divide(sums.cross_entropy_sum, sums.weighted_num_samples, undefined)
+    return safe_divide(sums.cross_entropy_sum, sums.weighted_num_samples)
 
 
-def ne_values(sums: NESums[jax.Array], *, logloss: bool, undefined: float) -> Values:
+def ne_values(sums: NESums[jax.Array], *, logloss: bool) -> Values:
     """The values of normalized entropy and, on request, of logloss."""
-    values = {"ne": normalized_entropy(sums, undefined)}
+    values = {"ne": normalized_entropy(sums)}
     if logloss:
-        values["logloss"] = mean_cross_entropy(sums, undefined)
+        values["logloss"] = mean_cross_entropy(sums)
     return values
 
 
+@factory
 def ne(
     *,
     logloss: bool = False,
@@ -171,5 +171,11 @@ def ne(
     >>> {name: round(value.item(), 6) for name, value in metric.compute(state).items()}
     {'lifetime_ne': 1.0, 'lifetime_logloss': 0.811278}
     """
-    values = functools.partial(ne_values, logloss=logloss, undefined=undefined)
-    return sum_metric(ne_terms, values, n_tasks=n_tasks, window=window, slots=slots)
+    return sum_metric(
+        ne_terms,
+        functools.partial(ne_values, logloss=bool(logloss)),
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )

@@ -1,14 +1,14 @@
 """Multiclass recall at every k."""
 
-import functools
 import math
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src.base import Batch, Metric, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, check_at_least, sum_metric
+from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, check_at_least, factory, sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.terms import WEIGHTS, Term
 
@@ -55,12 +55,13 @@ def multiclass_recall_terms(n_classes: int, of_more: bool = False) -> Multiclass
     return MulticlassRecallSums(hits, WEIGHTS)
 
 
-def multiclass_recall_values(sums: MulticlassRecallSums[jax.Array], *, undefined: float) -> Values:
+def multiclass_recall_values(sums: MulticlassRecallSums[jax.Array]) -> Values:
     """The value of multiclass recall."""
-    recall = safe_divide(sums.tp_at_k, sums.total_weights[:, None], undefined)
+    recall = safe_divide(sums.tp_at_k, sums.total_weights[:, None])
     return {"multiclass_recall": recall}
 
 
+@factory
 def multiclass_recall(
     n_classes: int,
     *,
@@ -102,7 +103,11 @@ def multiclass_recall(
     [[0.5, 1.0, 1.0]]
     """
     check_at_least("n_classes", n_classes, 1)
-    values = functools.partial(multiclass_recall_values, undefined=undefined)
     return sum_metric(
-        multiclass_recall_terms(n_classes), values, n_tasks=n_tasks, window=window, slots=slots
+        multiclass_recall_terms(n_classes),
+        multiclass_recall_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
     )

@@ -7,8 +7,9 @@ from typing import Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src.base import Batch, Metric, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, sample_metric, sum_metric
+from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sample_metric, sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._groups import Average, check_grouped, group_values
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.pairs import Pairs, count_pairs
@@ -52,11 +53,12 @@ def _in_last_row(x: jax.Array) -> jax.Array:
 xauc_terms = XAUCSums(Term(matching_pairs, is_summed=True), Term(all_pairs, is_summed=True))
 
 
-def xauc_values(sums: XAUCSums[jax.Array], *, undefined: float) -> Values:
+def xauc_values(sums: XAUCSums[jax.Array]) -> Values:
     """The value of XAUC."""
-    return {"xauc": safe_divide(sums.error_sum, sums.weighted_num_pairs, undefined)}
+    return {"xauc": safe_divide(sums.error_sum, sums.weighted_num_pairs)}
 
 
+@factory
 def xauc(
     *,
     n_tasks: int = 1,
@@ -95,8 +97,14 @@ def xauc(
     >>> round(metric.compute(state)["lifetime_xauc"].item(), 6)  # One pair of six is inverted.
     0.833333
     """
-    values = functools.partial(xauc_values, undefined=undefined)
-    return sum_metric(xauc_terms, values, n_tasks=n_tasks, window=window, slots=slots)
+    return sum_metric(
+        xauc_terms,
+        xauc_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )
 
 
 def in_order(pairs: Pairs) -> jax.Array:
@@ -110,11 +118,10 @@ def rauc_values(
     grouping_key: str | None,
     average: Average,
     undefined_groups: float | None,
-    undefined: float,
 ) -> Values:
     """RAUC over all examples of a window, and with a ``grouping_key`` its average over groups."""
     total = in_order(count_pairs(batch.predictions, batch.labels, batch.mask))[:, -1]
-    values = {"rauc": jnp.where(jnp.isnan(total), undefined, total)}
+    values = {"rauc": total}
     if grouping_key is not None:
         pairs = count_pairs(batch.predictions, batch.labels, batch.mask, batch.key(grouping_key))
         values |= group_values(
@@ -125,11 +132,11 @@ def rauc_values(
             batch,
             average=average,
             undefined_groups=undefined_groups,
-            undefined=undefined,
         )
     return values
 
 
+@factory
 def rauc(
     *,
     window: int,
@@ -184,7 +191,11 @@ def rauc(
         grouping_key=grouping_key if grouped else None,
         average=average,
         undefined_groups=undefined_groups,
+    )
+    return sample_metric(
+        values,
+        n_tasks=n_tasks,
+        window=window,
+        keys=(grouping_key,) if grouped else (),
         undefined=undefined,
     )
-    keys = (grouping_key,) if grouped else ()
-    return sample_metric(values, n_tasks=n_tasks, window=window, keys=keys)

@@ -1,6 +1,5 @@
 """Quality of the ranking inside sessions: normalized discounted cumulative gain."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -10,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src import segments
-from recmetrics_jax._src.base import Batch, Metric, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, check_at_least, sum_metric
+from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, check_at_least, factory, sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.terms import Term, scores
 
@@ -45,10 +45,10 @@ class Sessions(NamedTuple):
 
     order: jax.Array
     """``int32[T, N]``: the rows of the batch in order of session."""
-    is_first: jax.Array
-    """``bool[T, N]``: where a session begins, in that order."""
+    numbers: jax.Array
+    """``int32[T, N]``: the sessions of rows, in that order."""
     is_counted: jax.Array
-    """``bool[T, N]``: the last row of each session that counts, in that order."""
+    """``bool[T, N]``: whether session s counts."""
 
 
 def sessions_of(batch: Batch, session_key: str, remove_single_length_sessions: bool) -> Sessions:
@@ -56,9 +56,10 @@ def sessions_of(batch: Batch, session_key: str, remove_single_length_sessions: b
     keys = batch.key(session_key)
     order = segments.argsort(*keys)
     is_first = segments.is_first(*(segments.take(key, order) for key in keys))
-    length = segments.cumsum(segments.take(batch.mask, order).astype(jnp.int32), is_first)
+    numbers = segments.numbers(is_first)
+    length = segments.totals(segments.take(batch.mask, order).astype(jnp.int32), numbers)
     least = 2 if remove_single_length_sessions else 1
-    return Sessions(order, is_first, segments.is_last(is_first) & (length >= least))
+    return Sessions(order, numbers, length >= least)
 
 
 def num_sessions(batch: Batch, session_key: str, remove_single_length_sessions: bool) -> jax.Array:
@@ -70,7 +71,7 @@ def num_sessions(batch: Batch, session_key: str, remove_single_length_sessions: 
 
 def sum_ndcg(batch: Batch, options: NDCGOptions) -> jax.Array:
     """The sum over sessions of NDCG, or of what it lacks to 1, times their weight, ``float[T]``."""
-    order, is_first, is_counted = sessions_of(batch, *options[:2])
+    order, numbers, is_counted = sessions_of(batch, *options[:2])
     with jax.enable_x64(True):
         predictions, labels = _predictions_and_labels(batch, options)
         gains = labels.astype(jnp.float64)
@@ -82,18 +83,22 @@ def sum_ndcg(batch: Batch, options: NDCGOptions) -> jax.Array:
             jnp.where(batch.mask, x, jnp.full_like(x, -jnp.inf)) for x in (predictions, labels)
         )
         predictions, labels, gains = (segments.take(x, order) for x in (predictions, labels, gains))
-        ideal = _dcg(labels, gains, is_first, options.k)
+        ranking = jnp.stack([predictions, labels])
+        ranked, discounts = _discounts(ranking, numbers, options.k)
+        gains = segments.take(jnp.broadcast_to(gains, ranking.shape), ranked)
+        discounted = jnp.stack([*(gains * discounts), jnp.abs(gains[1]) * discounts[1]])
+        of_sessions = jnp.broadcast_to(numbers, discounted.shape)
+        dcg, ideal, magnitude = segments.totals(discounted, of_sessions)
         # No order is better than the ideal one, so what is more is rounding.
-        dcg = jnp.minimum(_dcg(predictions, gains, is_first, options.k), ideal)
+        dcg = jnp.minimum(dcg, ideal)
         # Gains below 0 can cancel the others: what rounding leaves then is no ideal.
-        magnitude = _dcg(labels, jnp.abs(gains), is_first, options.k)
         ideal = jnp.where(jnp.abs(ideal) <= CANCELLED * magnitude, 0.0, ideal)
         value = safe_divide(dcg, ideal, undefined=0.0)
         if options.report_ndcg_as_decreasing_curve:
             value = 1 - value
         if not options.scale_by_weights_tensor:
             weights = segments.take(batch.weights, order).astype(jnp.float64)
-            value = value * jnp.maximum(segments.cummax(weights, is_first), 0.0)
+            value = value * segments.maxima(weights, numbers)
         return jnp.sum(jnp.where(is_counted, value, 0.0), axis=1)
 
 
@@ -113,36 +118,39 @@ def _predictions_and_labels(batch: Batch, options: NDCGOptions) -> tuple[jax.Arr
     return pair[0], pair[1]
 
 
-def _dcg(by: jax.Array, gains: jax.Array, is_first: jax.Array, k: int) -> jax.Array:
-    """Discounted cumulative gain of each session, ranked by falling ``by``; in an x64 scope.
+def _discounts(by: jax.Array, sessions: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The rows of sessions, ranked by falling ``by``, and their discounts; in an x64 scope.
 
     Each of a run of equal ``by`` gets the mean of the discounts of the run's ranks: the
     expectation over the orders of the run.
 
     Args:
-        by: ``float[T, N]``, in order of session.
-        gains: ``float64[T, N]``, in order of session.
-        is_first: ``bool[T, N]``: where a session begins.
+        by: ``float[B, T, N]``, in order of session; B rankings at once.
+        sessions: ``int32[T, N]``: the sessions of rows.
         k: the number of ranks that count; -1 for all.
 
     Returns:
-        ``float64[T, N]``: in the last row of a session its gain.
+        ``int32[B, T, N]`` and ``float64[B, T, N]``, in order of session and rank.
     """
-    size = by.shape[1]
-    number = jnp.cumsum(is_first, axis=1, dtype=jnp.int32)
-    order = segments.argsort(number, -by)
-    is_run_first = is_first | segments.is_first(segments.take(by, order))
-    start, end = segments.first_rows(is_run_first), segments.last_rows(is_run_first) + 1
-    session_start = segments.first_rows(is_first)
+    size = by.shape[-1]
+    starts_of_sessions = jnp.broadcast_to(segments.starts(sessions), by.shape)
+    sessions = jnp.broadcast_to(sessions, by.shape)
+    order = segments.argsort(sessions, -by)
+    runs = segments.numbers(segments.is_first(sessions, segments.take(by, order)))
+    # Element r of what follows is of run r, and of ranks in its session.
+    starts = segments.starts(runs)
+    ends = jnp.concatenate([starts[..., 1:], jnp.full_like(starts[..., :1], size)], axis=-1)
+    of_run = segments.take(sessions, jnp.minimum(starts, size - 1))
+    session_starts = segments.take(starts_of_sessions, of_run)
     rank = np.arange(1, size + 1)
     discounts = np.where(rank <= (size if k == -1 else k), 1 / np.log2(rank + 1), 0.0)
-    # What the ranks before each rank add up to; their number is start or end in the session.
+    # What the ranks before each rank add up to.
     table = jnp.array(np.concatenate([[0.0], np.cumsum(discounts)]), jnp.float64)
     before, through = (
-        table.at[rows - session_start].get(mode="promise_in_bounds") for rows in (start, end)
+        table.at[rows - session_starts].get(mode="promise_in_bounds") for rows in (starts, ends)
     )
-    discount = (through - before) / (end - start).astype(jnp.float64)
-    return segments.cumsum(segments.take(gains, order) * discount, is_first)
+    count = jnp.maximum(ends - starts, 1).astype(jnp.float64)
+    return order, segments.take((through - before) / count, runs)
 
 
 def ndcg_terms(options: NDCGOptions) -> NDCGSums[Term]:
@@ -154,11 +162,12 @@ def ndcg_terms(options: NDCGOptions) -> NDCGSums[Term]:
     )
 
 
-def ndcg_values(sums: NDCGSums[jax.Array], *, undefined: float) -> Values:
+def ndcg_values(sums: NDCGSums[jax.Array]) -> Values:
     """The value of NDCG."""
-    return {"ndcg": safe_divide(sums.sum_ndcg, sums.num_sessions, undefined)}
+    return {"ndcg": safe_divide(sums.sum_ndcg, sums.num_sessions)}
 
 
+@factory
 def ndcg(
     *,
     k: int = -1,
@@ -231,8 +240,14 @@ def ndcg(
         scale_by_weights_tensor=bool(scale_by_weights_tensor),
         is_negative_task_mask=_checked_mask(is_negative_task_mask, n_tasks),
     )
-    values = functools.partial(ndcg_values, undefined=undefined)
-    return sum_metric(ndcg_terms(options), values, n_tasks=n_tasks, window=window, slots=slots)
+    return sum_metric(
+        ndcg_terms(options),
+        ndcg_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )
 
 
 def _checked_mask(mask: Sequence[bool] | None, n_tasks: int) -> tuple[bool, ...]:

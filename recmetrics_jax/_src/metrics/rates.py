@@ -1,14 +1,14 @@
 """Ratios of weighted sums: calibration, CTR, weighted average."""
 
-import functools
 import math
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src.base import Metric, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.base import Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.terms import WEIGHTED_LABELS, WEIGHTED_PREDICTIONS, WEIGHTS
 
@@ -25,16 +25,15 @@ class CalibrationSums(NamedTuple, Generic[X]):
 calibration_terms = CalibrationSums(WEIGHTED_PREDICTIONS, WEIGHTED_LABELS)
 
 
-def calibration_values(
-    sums: CalibrationSums[jax.Array], *, undefined: float, of_positive: bool = False
-) -> Values:
+def calibration_values(sums: CalibrationSums[jax.Array], *, of_positive: bool = False) -> Values:
     """The value of calibration; ``of_positive``: as torchrec has it, only of labels above zero."""
     denominator = sums.calibration_denom
     if of_positive:
         denominator = jnp.maximum(denominator, 0.0)
-    return {"calibration": safe_divide(sums.calibration_num, denominator, undefined)}
+    return {"calibration": safe_divide(sums.calibration_num, denominator)}
 
 
+@factory
 def calibration(
     *,
     n_tasks: int = 1,
@@ -68,8 +67,14 @@ def calibration(
     >>> metric.compute(state)["lifetime_calibration"].tolist()
     [0.75]
     """
-    values = functools.partial(calibration_values, undefined=undefined)
-    return sum_metric(calibration_terms, values, n_tasks=n_tasks, window=window, slots=slots)
+    return sum_metric(
+        calibration_terms,
+        calibration_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )
 
 
 class CTRSums(NamedTuple, Generic[X]):
@@ -82,11 +87,12 @@ class CTRSums(NamedTuple, Generic[X]):
 ctr_terms = CTRSums(WEIGHTED_LABELS, WEIGHTS)
 
 
-def ctr_values(sums: CTRSums[jax.Array], *, undefined: float) -> Values:
+def ctr_values(sums: CTRSums[jax.Array]) -> Values:
     """The value of CTR."""
-    return {"ctr": safe_divide(sums.ctr_num, sums.ctr_denom, undefined)}
+    return {"ctr": safe_divide(sums.ctr_num, sums.ctr_denom)}
 
 
+@factory
 def ctr(
     *,
     n_tasks: int = 1,
@@ -119,8 +125,14 @@ def ctr(
     >>> metric.compute(state)["lifetime_ctr"].tolist()
     [0.75]
     """
-    values = functools.partial(ctr_values, undefined=undefined)
-    return sum_metric(ctr_terms, values, n_tasks=n_tasks, window=window, slots=slots)
+    return sum_metric(
+        ctr_terms,
+        ctr_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )
 
 
 class WeightedAvgSums(NamedTuple, Generic[X]):
@@ -133,12 +145,12 @@ class WeightedAvgSums(NamedTuple, Generic[X]):
 weighted_avg_terms = WeightedAvgSums(WEIGHTED_PREDICTIONS, WEIGHTS)
 
 
-def weighted_avg_values(sums: WeightedAvgSums[jax.Array], *, undefined: float) -> Values:
+def weighted_avg_values(sums: WeightedAvgSums[jax.Array]) -> Values:
     """The value of the weighted average."""
-    mean = safe_divide(sums.weighted_sum, sums.weighted_num_samples, undefined)
-    return {"weighted_avg": mean}
+    return {"weighted_avg": safe_divide(sums.weighted_sum, sums.weighted_num_samples)}
 
 
+@factory
 def weighted_avg(
     *,
     n_tasks: int = 1,
@@ -171,5 +183,11 @@ def weighted_avg(
     >>> metric.compute(state)["lifetime_weighted_avg"].tolist()
     [5.0]
     """
-    values = functools.partial(weighted_avg_values, undefined=undefined)
-    return sum_metric(weighted_avg_terms, values, n_tasks=n_tasks, window=window, slots=slots)
+    return sum_metric(
+        weighted_avg_terms,
+        weighted_avg_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )

@@ -1,14 +1,14 @@
 """Errors of regression: MSE with RMSE, and MAE."""
 
-import functools
 import math
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src.base import Batch, Metric, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.terms import WEIGHTED_LABELS, WEIGHTS, Term, scores
 
@@ -41,14 +41,10 @@ def squared_error(batch: Batch) -> jax.Array:
 mse_terms = ErrorSums(Term(squared_error), WEIGHTS)
 
 
-def mse_values(sums: ErrorSums[jax.Array] | RSquaredSums[jax.Array], *, undefined: float) -> Values:
+def mse_values(sums: ErrorSums[jax.Array] | RSquaredSums[jax.Array]) -> Values:
     """The values of MSE and RMSE."""
     mean = safe_divide(sums.error_sum, sums.weighted_num_samples)
-    is_undefined = sums.weighted_num_samples == 0
-    return {
-        "mse": jnp.where(is_undefined, undefined, mean),
-        "rmse": jnp.where(is_undefined, undefined, jnp.sqrt(mean)),
-    }
+    return {"mse": mean, "rmse": jnp.sqrt(mean)}
 
 
 def squared_label(batch: Batch) -> jax.Array:
@@ -59,8 +55,8 @@ def squared_label(batch: Batch) -> jax.Array:
 r_squared_terms = RSquaredSums(*mse_terms, WEIGHTED_LABELS, Term(squared_label))
 
 
-def r_squared(sums: RSquaredSums[jax.Array], undefined: float) -> jax.Array:
-    """``1 - sum(w (y - p)^2) / sum(w (y - mean)^2)``; undefined where labels are constant.
+def r_squared(sums: RSquaredSums[jax.Array], of_constant: float = math.nan) -> jax.Array:
+    """``1 - sum(w (y - p)^2) / sum(w (y - mean)^2)``; ``of_constant`` where labels are constant.
 
     The denominator is a difference of sums, so where it is below the rounding of these, labels
     count as constant.
@@ -68,9 +64,10 @@ def r_squared(sums: RSquaredSums[jax.Array], undefined: float) -> jax.Array:
     explained = safe_divide(jnp.square(sums.label_sum), sums.weighted_num_samples)
     total = sums.label_squared_sum - explained
     is_constant = jnp.abs(total) <= CANCELLED * jnp.abs(sums.label_squared_sum)
-    return 1 - safe_divide(sums.error_sum, jnp.where(is_constant, 0.0, total), 1 - undefined)
+    return 1 - safe_divide(sums.error_sum, jnp.where(is_constant, 0.0, total), 1 - of_constant)
 
 
+@factory
 def mse(
     *,
     n_tasks: int = 1,
@@ -105,8 +102,14 @@ def mse(
     >>> {name: value.item() for name, value in metric.compute(state).items()}
     {'lifetime_mse': 4.0, 'lifetime_rmse': 2.0}
     """
-    values = functools.partial(mse_values, undefined=undefined)
-    return sum_metric(mse_terms, values, n_tasks=n_tasks, window=window, slots=slots)
+    return sum_metric(
+        mse_terms,
+        mse_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )
 
 
 def absolute_error(batch: Batch) -> jax.Array:
@@ -117,11 +120,12 @@ def absolute_error(batch: Batch) -> jax.Array:
 mae_terms = ErrorSums(Term(absolute_error), WEIGHTS)
 
 
-def mae_values(sums: ErrorSums[jax.Array], *, undefined: float) -> Values:
+def mae_values(sums: ErrorSums[jax.Array]) -> Values:
     """The value of MAE."""
-    return {"mae": safe_divide(sums.error_sum, sums.weighted_num_samples, undefined)}
+    return {"mae": safe_divide(sums.error_sum, sums.weighted_num_samples)}
 
 
+@factory
 def mae(
     *,
     n_tasks: int = 1,
@@ -155,5 +159,11 @@ def mae(
     >>> metric.compute(state)["lifetime_mae"].tolist()
     [1.5]
     """
-    values = functools.partial(mae_values, undefined=undefined)
-    return sum_metric(mae_terms, values, n_tasks=n_tasks, window=window, slots=slots)
+    return sum_metric(
+        mae_terms,
+        mae_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )

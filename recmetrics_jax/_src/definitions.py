@@ -1,0 +1,111 @@
+"""What a metric is: the terms or examples it needs, and the formula of its values.
+
+A `SumDefinition` gives values of the sums of terms, a `SampleDefinition` values of the newest
+examples. Both are data: hashable, and equal when they mean the same.
+"""
+
+import dataclasses
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.identity import Formula, Value, typed
+from recmetrics_jax._src.terms import Term
+
+Undefined = float | tuple[tuple[str, float], ...]
+"""What takes the place of values that are undefined: of all, or by the name of the value."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Definition(Value):
+    """What all metrics have."""
+
+    values: Formula
+    """The formula; NaN where its value is undefined."""
+    undefined: Undefined
+
+    def named(self, argument: Any) -> Values:
+        """The values of sums or examples, by name, as the formula gives them.
+
+        Raises:
+            ValueError: if they are not given by name.
+        """
+        values = self.values(argument)
+        if not isinstance(values, Mapping):
+            raise ValueError(f"values: expected a dict of arrays, got {type(values).__name__}")
+        return dict(values)
+
+    def filled(self, values: Values, poisoned: jax.Array) -> Values:
+        """The values, with what is undefined replaced, but for the tasks of ``bool[T]``."""
+        filled = dict(values)
+        for name, value in values.items():
+            undefined = self._undefined_of(name)
+            if not math.isnan(undefined):
+                is_undefined = jnp.isnan(value) & ~_along(value, poisoned)
+                filled[name] = jnp.where(is_undefined, undefined, value)
+        return filled
+
+    def _undefined_of(self, name: str) -> float:
+        if isinstance(self.undefined, tuple):
+            return dict(self.undefined).get(name, math.nan)
+        return self.undefined
+
+
+def _along(value: jax.Array, of_tasks: jax.Array) -> jax.Array:
+    """``[T]`` in the rank of a value ``[T, ...]``."""
+    return of_tasks.reshape(-1, *[1] * (value.ndim - 1))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SumDefinition(Definition):
+    """A metric of sums: values of the sums of terms."""
+
+    terms: Any
+    """A pytree of `Term`; ``values`` gets the same tree of sums."""
+    window: tuple[int, int] | None
+    """Examples and slots of the window."""
+
+    def make_key(self) -> Hashable:
+        """All fields."""
+        leaves, structure = jax.tree.flatten(self.terms)
+        return self.values, typed(self.undefined), tuple(leaves), structure, self.window
+
+    def distinct_terms(self) -> list[Term]:
+        """The terms, in order."""
+        return list(dict.fromkeys(jax.tree.leaves(self.terms)))
+
+    def evaluate(self, sums: Any) -> Values:
+        """The values of sums, the tree ``terms`` of ``float64[T, *shape]``; in an x64 scope.
+
+        A sum that is NaN, as it is where an example was not finite, makes no value undefined.
+        """
+        flat = [x.reshape(len(x), -1) for x in jax.tree.leaves(sums)]
+        poisoned = jnp.any(jnp.isnan(jnp.concatenate(flat, axis=1)), axis=1)
+        return self.filled(self.named(sums), poisoned)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SampleDefinition(Definition):
+    """A metric of examples: values of the newest ones."""
+
+    window: int
+    keys: tuple[str, ...]
+    """The names of the keys that are kept with the examples."""
+    classes: int | None
+    """``C`` where the predictions are ``[T, N, C]``."""
+
+    def make_key(self) -> Hashable:
+        """All fields."""
+        return self.values, typed(self.undefined), self.window, self.keys, self.classes
+
+    def evaluate(self, rows: Batch) -> Values:
+        """The values of examples; NaN for a task while one that is not finite is among them."""
+        poisoned = jnp.any(rows.nonfinite & rows.mask, axis=1)
+        return {
+            name: jnp.where(_along(value, poisoned), jnp.nan, value)
+            for name, value in self.filled(self.named(rows), poisoned).items()
+        }
