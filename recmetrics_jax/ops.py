@@ -2,25 +2,48 @@
 
 All work along the last axis of arrays ``[..., N]``, inside jit, and in O(N log N). Weights and
 areas are float64 whether x64 is enabled or not, for use in a ``jax.enable_x64(True)`` scope:
-`recmetrics_jax.sum_metric` and `recmetrics_jax.sample_metric` open one for ``values``.
+`recmetrics_jax.sum_metric` and `recmetrics_jax.sample_metric` open one for ``values``. Called
+eagerly, each is compiled once for every shape, and one dispatch.
 """
 
-from recmetrics_jax._src.curves import Curve, curve, precision_recall_area, roc_area
-from recmetrics_jax._src.pairs import Pairs, count_pairs
-from recmetrics_jax._src.segments import (
-    argsort,
-    cumsum,
-    first_rows,
-    is_first,
-    is_last,
-    last_rows,
-    put,
-    ranks,
-    sums,
-    sums_before,
-    take,
-    words_of,
-)
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import jax
+
+from recmetrics_jax._src import curves, pairs, segments
+from recmetrics_jax._src.curves import Curve
+from recmetrics_jax._src.pairs import Pairs
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _compiled(function: F) -> F:
+    return cast(F, jax.jit(function, inline=True))
+
+
+argsort = _compiled(segments.argsort)
+cumsum = _compiled(segments.cumsum)
+first_rows = _compiled(segments.first_rows)
+is_first = _compiled(segments.is_first)
+is_last = _compiled(segments.is_last)
+last_rows = _compiled(segments.last_rows)
+maxima = _compiled(segments.maxima)
+numbers = _compiled(segments.numbers)
+put = _compiled(segments.put)
+ranks = _compiled(segments.ranks)
+starts = _compiled(segments.starts)
+sums = _compiled(segments.sums)
+sums_before = _compiled(segments.sums_before)
+take = _compiled(segments.take)
+totals = _compiled(segments.totals)
+words_of = _compiled(segments.words_of)
+
+curve = _compiled(curves.curve)
+precision_recall_area = _compiled(curves.precision_recall_area)
+roc_area = _compiled(curves.roc_area)
+
+count_pairs = _compiled(pairs.count_pairs)
 
 __all__ = [
     # Rows in groups.
@@ -30,11 +53,15 @@ __all__ = [
     "is_first",
     "is_last",
     "last_rows",
+    "maxima",
+    "numbers",
     "put",
     "ranks",
+    "starts",
     "sums",
     "sums_before",
     "take",
+    "totals",
     "words_of",
     # Curves.
     "Curve",
