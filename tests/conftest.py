@@ -13,6 +13,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
+from recmetrics_jax.adapter import _declared
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -37,6 +39,13 @@ def bounded_executables():
         _executables_seen = count
         if MAPS.read_bytes().count(b"\n") > MAX_MAPS:
             jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kept_compilations():
+    """What modules of the same metrics compile is kept from test to test."""
+    for interned in (_declared.declarations, _declared.shared, _declared.statistics_of):
+        interned.recent = 1000
 
 
 @pytest.fixture

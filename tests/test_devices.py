@@ -210,7 +210,9 @@ def test_all_merge_keeps_the_digits_whatever_the_order_of_devices():
 
 
 def test_all_merge_refuses_the_state_of_a_metric_written_by_hand():
-    with pytest.raises(ValueError, match=r"state: expected the state of a metric made by"):
+    with pytest.raises(
+        ValueError, match=r"state: expected parts that say how they merge over devices"
+    ):
         jax.vmap(lambda state: rm.all_merge(state, "d"), axis_name="d")(jnp.zeros((2, 3)))
 
 

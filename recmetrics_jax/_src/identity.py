@@ -132,9 +132,8 @@ class Interned(Generic[V]):
             value = self._in_use.get(key)
             if value is None:
                 value = self._in_use[key] = self._make(*key)
-            if self.recent:
-                self._recent[key] = value
-                self._recent.move_to_end(key)
-                if len(self._recent) > self.recent:
-                    self._recent.popitem(last=False)
+            self._recent[key] = value
+            self._recent.move_to_end(key)
+            while len(self._recent) > self.recent:
+                self._recent.popitem(last=False)
             return value

@@ -16,7 +16,7 @@ from recmetrics_jax.adapter._declared import (
     hashable,
     is_persistent,
     option_names,
-    shared,
+    share,
 )
 from recmetrics_jax.adapter._examples import SAMPLE_STATES, Inputs
 from recmetrics_jax.adapter._inputs import TaskBatch, host_inputs, shape_of
@@ -128,7 +128,7 @@ class RecMetricComputation(States, abc.ABC):
         if factory is not None:
             frozen = tuple((name, hashable(option)) for name, option in options.items())
             self._declaration = declare(factory, frozen, n_tasks)
-            self._shared = shared((self._declaration,))
+            self._shared = share((self._declaration,))
             self._add_declared_states(self._declaration)
             self._has_fixed_dtypes = True
             for name, parameter in option_names(factory).items():

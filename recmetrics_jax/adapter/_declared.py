@@ -255,7 +255,7 @@ statistics_of = Interned(Statistics)
 
 
 class Shared:
-    """What declarations need that are updated together; made by `shared`."""
+    """What declarations need that are updated together; made by `share`."""
 
     def __init__(self, declarations: tuple[Declaration, ...]):
         self.declarations = declarations
@@ -274,11 +274,15 @@ class Shared:
         """The sums of all of them; None if they have none."""
 
     def __reduce__(self) -> Any:
-        return shared, (self.declarations,)
+        return share, (self.declarations,)
 
 
 shared = Interned(Shared)
-"""``shared(declarations)``: the one `Shared` of some declarations that is in use."""
+
+
+def share(declarations: tuple[Declaration, ...]) -> Shared:
+    """The one `Shared` of some declarations that is in use."""
+    return shared(declarations)
 
 
 class Contributions:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from recmetrics_jax.adapter._computation import HAS_VALID_UPDATE, RecMetricComputation
-from recmetrics_jax.adapter._declared import Contributions, Declaration, Shared, shared
+from recmetrics_jax.adapter._declared import Contributions, Declaration, Shared, share
 from recmetrics_jax.adapter._inputs import TaskBatch, host_inputs, shape_of
 from recmetrics_jax.adapter._tensors import from_numpy, kind_of, to_numpy
 
@@ -38,7 +38,7 @@ def planned(
         metrics: the metrics.
         batches: the examples of tasks.
         required_inputs: further arrays by name.
-        held: what the caller has used of `shared`, which this adds to: it is compiled as long as
+        held: what the caller has used of `share`, which this adds to: it is compiled as long as
             somebody holds it.
     """
     targets = [
@@ -50,7 +50,7 @@ def planned(
         return lambda: None
     declarations = tuple(dict.fromkeys(computation._declared for computation, _ in targets))
     if declarations not in held:
-        held[declarations] = shared(declarations)
+        held[declarations] = share(declarations)
     together = held[declarations]
     for computation, batch in targets:
         if together.keys or computation._keeps_samples:
