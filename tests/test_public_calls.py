@@ -234,18 +234,18 @@ def test_what_a_module_of_the_adapter_compiles_goes_when_it_goes(monkeypatch):
 
     def evaluate():
         """How many executables a module left behind that was used and let go."""
-        module = generate_metric_module(RecMetricModule, config, 31, 1, 0, {}, device="cpu")
+        modules = [generate_metric_module(RecMetricModule, config, 31, 1, 0, {}, device="cpu")]
 
         def steps():
             for _ in range(3):
-                module.update({"p": P[0, :31], "y": Y[0, :31], "w": W[0, :31]})
-                module.compute()
+                modules[0].update({"p": P[0, :31], "y": Y[0, :31], "w": W[0, :31]})
+                modules[0].compute()
 
         before = executables()
         assert compilations(steps) > 0
         assert executables() > before
         assert compilations(steps) == 0
-        del module, steps
+        modules.clear()
         return executables() - before
 
     evaluate()  # The first use also compiles what belongs to no module.
