@@ -21,6 +21,9 @@ import numpy as np
 
 AxisName = Hashable | tuple[Hashable, ...]
 
+MOST_PARTS = 8
+"""The longest reduction that XLA's CPU backend unrolls."""
+
 
 def two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """``(s, e)`` with ``s = fl(a + b)`` and ``s + e = a + b`` exactly."""
@@ -81,10 +84,10 @@ def join(parts: jax.Array) -> jax.Array:
 def parts_of(length: int) -> int:
     """In how many parts a sum over so many is best added up first.
 
-    XLA's CPU backend unrolls a reduction of up to eight, and so computes the loop around it with
-    vector instructions; longer ones run number by number.
+    XLA's CPU backend unrolls a reduction of up to `MOST_PARTS`, and so computes the loop around it
+    with vector instructions; longer ones run number by number.
     """
-    return next((parts for parts in range(8, 1, -1) if length % parts == 0), length)
+    return next((parts for parts in range(MOST_PARTS, 1, -1) if length % parts == 0), length)
 
 
 def total(high: jax.Array, low: jax.Array) -> jax.Array:

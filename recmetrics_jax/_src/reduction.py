@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.base import Batch
-from recmetrics_jax._src.numerics import parts_of
+from recmetrics_jax._src.numerics import MOST_PARTS, parts_of
 from recmetrics_jax._src.terms import Term
 
 ROWS = 48
@@ -133,12 +133,25 @@ def _by_parts(*terms: jax.Array) -> jax.Array:
     parts, passes = parts_of(length), -(-len(terms) // TOGETHER)
     if n_tasks * size <= SMALL:
         parts, passes = max(length, 1), 1
-    shape = (n_tasks, rows, parts, length // parts)
+    elif parts > MOST_PARTS:
+        parts = MOST_PARTS
     by_row: list[jax.Array] = []
     for indices in np.array_split(np.arange(len(terms)), passes):
-        by_part = _reduce([terms[i].reshape(shape).astype(jnp.float64) for i in indices], 2)
-        by_row += _reduce(by_part, 2)
+        by_row += _sums_of_rows([terms[i].reshape(n_tasks, rows, length) for i in indices], parts)
     return jnp.sum(jnp.stack(by_row, axis=2), axis=1)
+
+
+def _sums_of_rows(terms: Sequence[jax.Array], parts: int) -> Sequence[jax.Array]:
+    """The sums of rows ``float[T, R, N]``, ``float64[T, R]``, by parts of a row; in one pass."""
+    *shape, length = terms[0].shape
+    even = length - length % parts
+    by_part = [x[..., :even].reshape(*shape, parts, even // parts) for x in terms]
+    sums = _reduce(_reduce([x.astype(jnp.float64) for x in by_part], 2), 2)
+    if even == length:
+        return sums
+    # A length without small divisors leaves fewer than there are parts.
+    rest = _reduce([x[..., even:].astype(jnp.float64) for x in terms], 2)
+    return [x + y for x, y in zip(sums, rest, strict=True)]
 
 
 def _reduce(operands: Sequence[jax.Array], axis: int) -> Sequence[jax.Array]:
