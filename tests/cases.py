@@ -1,4 +1,9 @@
-"""THE table: every metric, its oracle, and the laws that do not apply to it."""
+"""THE table: every metric and its oracle; and the groups of them that tests run as collections.
+
+A collection of metrics compiles one program where its metrics compile many, and its values carry
+the names of its metrics. That each is what the metric alone would give, to the bit, is shown once
+for all metrics, in `test_transformations`.
+"""
 
 import dataclasses
 import functools
@@ -20,12 +25,38 @@ class Case:
     make: Callable[..., rm.Metric]  # make(n_tasks=..., window=...)
     oracle: Callable[..., dict]  # oracle(predictions[N], labels[N], weights[N], *keys[N])
     n_classes: int | None = None
-    skip: tuple[str, ...] = ()
     is_sum: bool = True
     keys: tuple[str, ...] = ()
     # Of a metric whose pairs or sessions lie inside a batch: by what batches are averaged.
     share: Callable[..., float] | None = None
     has_ties: bool = False
+    members: tuple["Case", ...] = ()  # of a group
+
+    def __str__(self):
+        return self.name
+
+    def without(self, *names):
+        """The group without some of its members."""
+        return group(self.name, [m for m in self.members if m.name not in names])
+
+
+def collection_of(members, **options):
+    return rm.collection({member.name: member.make(**options) for member in members})
+
+
+def group(name, members):
+    """Cases with examples of one kind as one: a collection, whose oracle is that of each."""
+    members = tuple(members)
+    (n_classes,) = {member.n_classes for member in members}
+    return Case(
+        name,
+        functools.partial(collection_of, members),
+        lambda *_: {},
+        n_classes=n_classes,
+        keys=tuple(dict.fromkeys(key for member in members for key in member.keys)),
+        has_ties=any(member.has_ties for member in members),
+        members=members,
+    )
 
 
 def largest(batch):
@@ -91,7 +122,6 @@ def session_count(p, y, w, sessions):
 
 
 GROUPS, SESSIONS = ("grouping_keys",), ("session_id",)
-PER_BATCH = ("split", "weights")
 
 CASES = [
     Case("ne", ne, oracles.ne),
@@ -106,7 +136,7 @@ CASES = [
     Case("recall_at_0.3", recall_at, lambda *x: oracles.recall(*x, threshold=0.3)),
     Case("weighted_avg", rm.weighted_avg, oracles.weighted_avg),
     Case("multiclass_recall", multiclass_recall, oracles.multiclass_recall, n_classes=4),
-    Case("examples", rm.examples, oracles.examples, skip=("weights",)),
+    Case("examples", rm.examples, oracles.examples),
     Case("nonfinite_examples", rm.nonfinite_examples, oracles.nonfinite_examples),
     Case(
         "sample_metric", of_samples(rm.sample_metric, values=largest), oracles.largest, is_sum=False
@@ -153,7 +183,6 @@ CASES = [
         "xauc",
         rm.xauc,
         value("xauc", order.xauc),
-        skip=PER_BATCH,
         share=pair_weight,
         has_ties=True,
     ),
@@ -161,7 +190,6 @@ CASES = [
         "ndcg",
         rm.ndcg,
         ndcg(),
-        skip=PER_BATCH,
         keys=SESSIONS,
         share=session_count,
         has_ties=True,
@@ -172,15 +200,23 @@ CASES = [
             rm.ndcg, k=2, report_ndcg_as_decreasing_curve=False, exponential_gain=True
         ),
         ndcg(k=2, report_ndcg_as_decreasing_curve=False, exponential_gain=True),
-        skip=PER_BATCH,
         keys=SESSIONS,
         share=session_count,
         has_ties=True,
     ),
 ]
 NAMES = [case.name for case in CASES]
+BY_NAME = dict(zip(NAMES, CASES, strict=True))
 SUM_CASES = [case for case in CASES if case.is_sum]
-SCALAR_CASES = [case for case in SUM_CASES if case.n_classes is None]
+
+SUMS = group("sums", [c for c in SUM_CASES if c.n_classes is None and not c.has_ties])
+CLASSES = group("classes", [case for case in CASES if case.n_classes])
+# Metrics of the order of predictions, with ties, and the one that only keeps examples.
+ORDER = group("order", [case for case in CASES if case.has_ties or not case.is_sum])
+HISTOGRAMS = group("histograms", [c for c in ORDER.members if c.is_sum and not c.share])
+SUMS_OF_ORDER = group("sums of order", [c for c in ORDER.members if c.is_sum])
+GROUPED = [SUMS, CLASSES, ORDER]
+"""All cases, in as few collections as there are kinds of examples."""
 
 
 @functools.cache
@@ -242,13 +278,20 @@ def nine(*, n_tasks=1, window=None):
 
 def examples_of(case, batch, task):
     """What the oracle of a case takes, of the real examples of a batch."""
-    real = batch[3][task]
+    real = np.asarray(batch[3][task])
     parts = [np.asarray(x[task], np.float64)[real] for x in batch[:3]]
     return [*parts, *(key[real] for key in keys_of(case, len(real)).values())]
 
 
-def expected(case, stream, prefix="lifetime_"):
+def expected(case, stream, prefix=None):
     """The oracle's values of a stream of ``predictions, labels, weights, mask``, by task."""
+    if case.members:
+        return {
+            f"{member.name}/{name}": value
+            for member in case.members
+            for name, value in expected(member, stream, prefix).items()
+        }
+    prefix = prefix or ("lifetime_" if case.is_sum else "window_")
     rows = []
     for task in range(stream[0][1].shape[0]):
         parts = [examples_of(case, batch, task) for batch in stream]

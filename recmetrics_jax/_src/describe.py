@@ -25,6 +25,8 @@ class Description:
     """The examples in each distinct window."""
     state_bytes: int
     """The bytes of its state, what is shared counted once."""
+    per_batch: tuple[str, ...] = ()
+    """The values that depend on how examples are batched: of pairs or sessions inside a batch."""
 
 
 def describe(metric: Metric) -> Description:
@@ -53,6 +55,7 @@ def describe(metric: Metric) -> Description:
         values = jax.eval_shape(lambda: metric.compute(metric.init()))
         return Description(values, None, (), (), state_bytes(metric))
     values = engine.compiled.value_shapes() if engine.program.members else {}
+    per_batch = tuple(x for x in values if x.startswith(engine.program.per_batch_prefixes))
     for prefix, other in engine.others:
         of_other = describe(other).values
         values |= {f"{prefix}/{name}": value for name, value in of_other.items()}
@@ -62,6 +65,7 @@ def describe(metric: Metric) -> Description:
         engine.program.keys,
         engine.program.window_sizes,
         state_bytes(metric),
+        per_batch,
     )
 
 

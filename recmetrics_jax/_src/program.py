@@ -66,6 +66,16 @@ class Program(Value):
         )
 
     @property
+    def per_batch_prefixes(self) -> tuple[str, ...]:
+        """What the names of values begin with that depend on how examples are batched."""
+        return tuple(
+            f"{prefix}{scope}"
+            for prefix, of in self.members
+            if isinstance(of, SumDefinition) and any(t.per_batch for t in of.distinct_terms())
+            for scope in ("lifetime_", "window_")
+        )
+
+    @property
     def window_sizes(self) -> tuple[int, ...]:
         """The examples in each distinct window."""
         of_samples = (window for window, _ in self._sample_keys)

@@ -30,6 +30,8 @@ class Term(Value):
             sums of its task NaN. True: the function sees to both itself; for counting examples.
         is_summed: True: the function returns the sums over a batch, ``float[T, *shape]``, and sees
             to masked examples itself; for statistics of pairs and groups of examples.
+        per_batch: True: what examples count depends on those beside them in their batch, as it does
+            for pairs and sessions; `recmetrics_jax.describe` tells which values that concerns.
 
     >>> import jax.numpy as jnp, recmetrics_jax as rm
     >>> def above(batch, threshold):
@@ -44,13 +46,14 @@ class Term(Value):
     keys: tuple[str, ...] = ()
     raw: bool = False
     is_summed: bool = False
+    per_batch: bool = False
 
     def make_key(self) -> Hashable:
         """All fields; options with their types, since 1 and True may mean different things."""
         return (
             Formula.of(self.function),
             typed(self.options),
-            *(self.shape, self.keys, self.raw, self.is_summed),
+            *(self.shape, self.keys, self.raw, self.is_summed, self.per_batch),
         )
 
     @property

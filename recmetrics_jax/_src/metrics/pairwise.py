@@ -50,7 +50,10 @@ def _in_last_row(x: jax.Array) -> jax.Array:
 
 
 # Both count the same pairs, which under jit costs no more than one.
-xauc_terms = XAUCSums(Term(matching_pairs, is_summed=True), Term(all_pairs, is_summed=True))
+xauc_terms = XAUCSums(
+    Term(matching_pairs, is_summed=True, per_batch=True),
+    Term(all_pairs, is_summed=True, per_batch=True),
+)
 
 
 def xauc_values(sums: XAUCSums[jax.Array]) -> Values:

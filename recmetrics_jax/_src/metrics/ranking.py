@@ -157,8 +157,8 @@ def ndcg_terms(options: NDCGOptions) -> NDCGSums[Term]:
     """The terms of NDCG; the second sorts as the first does, so that under jit it costs nothing."""
     keys = (options.session_key,)
     return NDCGSums(
-        Term(sum_ndcg, (options,), keys=keys, is_summed=True),
-        Term(num_sessions, options[:2], keys=keys, is_summed=True),
+        Term(sum_ndcg, (options,), keys=keys, is_summed=True, per_batch=True),
+        Term(num_sessions, options[:2], keys=keys, is_summed=True, per_batch=True),
     )
 
 
