@@ -48,6 +48,15 @@ def kept_compilations():
         interned.recent = 1000
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compilations_as_users_have_them(request):
+    """Only in modules marked ``numerics``; elsewhere compilers take two thirds of the time."""
+    is_quick = request.node.get_closest_marker("numerics") is None
+    if is_quick != jax.config.read("jax_disable_most_optimizations"):
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", is_quick)
+
+
 @pytest.fixture
 def load(request, monkeypatch):
     """A module from the folder of scripts that a test is of, its ``FOLDER``."""

@@ -1,6 +1,7 @@
 """AUC and AUPRC: against scikit-learn and the definitions, by group, on devices, and binned."""
 
 import functools
+import itertools
 import re
 from typing import Any
 
@@ -13,6 +14,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import recmetrics_jax as rm
+
+pytestmark = pytest.mark.numerics
 
 EXACT: Any = {"auc": (rm.auc, oracles.auc), "auprc": (rm.auprc, oracles.auprc)}
 
@@ -81,29 +84,36 @@ def test_label_threshold_cuts_labels():
     assert cut == value_of(rm.auc(window=9), rm.make_batch(p, [1, 1, 0, 0])) == 1.0
 
 
-@pytest.mark.parametrize("undefined_groups", [None, 0.5, 0])
-@pytest.mark.parametrize("average", ["equal", "impressions", "weight"])
-@pytest.mark.parametrize("name", EXACT)
-def test_groups_are_averaged_as_asked(name, average, undefined_groups):
-    factory, oracle = EXACT[name]
+OPTIONS = list(itertools.product(("equal", "impressions", "weight"), (None, 0.5, 0)))
+
+
+def test_groups_are_averaged_as_asked():
     rng = np.random.default_rng(2)
     p, y, w = np.round(rng.random(120), 1), rng.random(120) < 0.2, rng.integers(0, 4, 120) / 2
     users = rng.zipf(1.5, 120) % 2**50 - 2**40
-    metric = factory(
-        window=200,
-        grouped=True,
-        grouping_key="user",
-        average=average,
-        undefined_groups=undefined_groups,
+    metric = rm.collection(
+        {
+            f"{name} {average} {undefined_groups}": EXACT[name][0](
+                window=200,
+                grouped=True,
+                grouping_key="user",
+                average=average,
+                undefined_groups=undefined_groups,
+            )
+            for name in EXACT
+            for average, undefined_groups in OPTIONS
+        }
     )
     batch = rm.make_batch(p, y, w, mask=np.arange(120) < 110, user=users)
     values = metric.compute(metric.update(metric.init(), batch))
     p, y, w = (x[:110].astype(np.float32).astype(float) for x in (p, y, w))
-    wanted = oracles.grouped(oracle, p, y, w, users[:110], average, undefined_groups)
-    for suffix, value in zip(("", "_groups", "_undefined_groups"), wanted, strict=True):
-        got = values[f"window_grouped_{name}{suffix}"]
-        np.testing.assert_allclose(got, [value], rtol=1e-6, err_msg=suffix)
-    assert wanted[2] > 0
+    for name in EXACT:
+        for options in OPTIONS:
+            wanted = oracles.grouped(EXACT[name][1], p, y, w, users[:110], *options)
+            assert wanted[2] > 0
+            for suffix, value in zip(("", "_groups", "_undefined_groups"), wanted, strict=True):
+                key = f"{name} {options[0]} {options[1]}/window_grouped_{name}{suffix}"
+                np.testing.assert_allclose(values[key], [value], rtol=1e-6, err_msg=key)
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -10,6 +10,8 @@ import pytest
 
 import recmetrics_jax as rm
 
+pytestmark = pytest.mark.numerics
+
 FEWEST_PASSES: Any = {"xla_backend_optimization_level": 0}  # Of LLVM, after XLA has fused.
 
 EVERY_ACCUMULATOR = rm.collection(

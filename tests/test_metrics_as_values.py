@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, NAMES, SUM_CASES, batches, metric_of, nine
+from cases import CASES, GROUPED, batches, metric_of, nine
 
 import recmetrics_jax as rm
 from recmetrics_jax._src.identity import Formula, Interned, typed
@@ -248,7 +248,7 @@ def test_a_metric_with_one_function_replaced_is_one_written_by_hand():
     values = both.compute(state)
     assert list(values) == ["ctr/lifetime_ctr", "ctr/window_ctr", "percent/clicks"]
     np.testing.assert_allclose(values["percent/clicks"], 100 * values["ctr/lifetime_ctr"])
-    merged = jax.vmap(lambda state: rm.all_merge(state, "d"), axis_name="d")(add_axis(state))
+    merged = all_merged(add_axis(state))
     merged = both.compute(jax.tree.map(lambda x: x[0], merged))
     np.testing.assert_array_equal(merged["percent/clicks"], values["percent/clicks"])
 
@@ -257,20 +257,31 @@ def add_axis(state):
     return jax.tree.map(lambda x: x[None], state)
 
 
-@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def all_merged(states):
+    return jax.jit(jax.vmap(lambda state: rm.all_merge(state, "d"), axis_name="d"))(states)
+
+
+@pytest.mark.parametrize("case", GROUPED, ids=str)
 def test_a_description_is_what_running_gives(case):
     metric = metric_of(case, window=100)
-    described = rm.describe(metric)
     state = metric.update(metric.init(), batches(case, count=1)[0])
     values = metric.compute(state)
+    described = rm.describe(metric)
     assert list(described.values) == list(values)
+    assert described.state_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    of_members = {}
+    for member in case.members:
+        alone = metric_of(member, window=100)
+        of_member = rm.describe(alone)
+        assert of_member.keys == member.keys
+        assert of_member.windows == (100,)
+        assert of_member.n_tasks == 2
+        assert of_member.state_bytes == sum(x.nbytes for x in jax.tree.leaves(alone.init()))
+        of_members |= {f"{member.name}/{name}": x for name, x in of_member.values.items()}
+    assert described.values == of_members
     for name, value in values.items():
         assert described.values[name].shape == value.shape
         assert described.values[name].dtype == value.dtype
-    assert described.keys == case.keys
-    assert described.windows == (100,)
-    assert described.n_tasks == 2
-    assert described.state_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
 def test_a_collection_is_described_with_what_its_metrics_share():
@@ -309,16 +320,6 @@ def test_a_collection_calls_factories_with_its_defaults():
             "count": rm.examples(n_tasks=2),
         }
     )
-
-
-@pytest.mark.parametrize("case", SUM_CASES, ids=lambda case: case.name)
-def test_undefined_is_what_the_builder_is_told(case):
-    """For every metric of sums, whatever its formula, and by the name of its value."""
-    if "examples" in case.name:
-        return
-    metric = case.make(n_tasks=2, undefined=0.25)
-    for value in metric.compute(metric.init()).values():
-        np.testing.assert_array_equal(value, np.full(value.shape, 0.25))
 
 
 def test_undefined_by_name_leaves_other_values():
@@ -381,14 +382,14 @@ def test_all_merge_of_a_metric_written_by_hand_is_as_its_state_says():
     metric = rm.collection({"ctr": rm.ctr(n_tasks=2), "hand": by_hand})
     states = [metric.update(metric.init(), batch) for batch in batches(CASES[2], count=3)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
-    merged = jax.vmap(lambda state: rm.all_merge(state, "d"), axis_name="d")(stacked)
+    merged = all_merged(stacked)
     wanted = metric.compute(functools.reduce(metric.merge, states))
     for name, value in metric.compute(jax.tree.map(lambda x: x[1], merged)).items():
         np.testing.assert_allclose(value, wanted[name], rtol=1e-6, err_msg=name)
     # One that does not say so is refused, and only then.
     silent = rm.collection({"ctr": rm.ctr(n_tasks=2), "hand": BY_HAND})
     with pytest.raises(ValueError, match=r"got \w+ at 'others/hand'\. The state of a metric writ"):
-        jax.vmap(lambda state: rm.all_merge(state, "d"), axis_name="d")(add_axis(silent.init()))
+        all_merged(add_axis(silent.init()))
 
 
 def is_traced(x):

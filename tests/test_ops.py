@@ -12,6 +12,8 @@ import pytest
 
 from recmetrics_jax import ops
 
+pytestmark = pytest.mark.numerics
+
 SIZES = (1, 2, 7, 40)  # few, so that few are compiled
 
 settings = hypothesis.settings(max_examples=60, deadline=None, derandomize=True)

@@ -12,6 +12,8 @@ import recmetrics_jax as rm
 from recmetrics_jax._src import numerics
 from recmetrics_jax._src.accumulators import Sum
 
+pytestmark = pytest.mark.numerics
+
 MEAN = rm.weighted_avg()
 
 

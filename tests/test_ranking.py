@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +13,17 @@ from jax.sharding import AxisType
 
 import recmetrics_jax as rm
 
+pytestmark = pytest.mark.numerics
+
 RTOL = 1e-6
 
 
 def values_of(metric, batches):
     """The values, with the prefix of the lifetime or the window cut off."""
     state = functools.reduce(metric.update, batches, metric.init())
-    values = {name.split("_", 1)[1]: x for name, x in metric.compute(state).items()}
+    values = {
+        re.sub("(lifetime|window)_", "", name): x for name, x in metric.compute(state).items()
+    }
     for value in values.values():
         assert value.dtype == jnp.result_type(float)
     return values
@@ -112,26 +117,40 @@ def test_xauc_of_ties(p, y, wanted):
     check(values_of(metric_of(rm.xauc, 1), [rm.make_batch(p, y)])["xauc"], [wanted])
 
 
-@pytest.mark.parametrize("average", ["equal", "impressions", "weight"])
-@pytest.mark.parametrize("undefined_groups", [None, 0.25])
+AVERAGES = list(itertools.product(("equal", "impressions", "weight"), (None, 0.25)))
+
+
+@functools.cache
+def rauc_of_all_averages():
+    metrics = {
+        f"{average} {undefined_groups}": rm.rauc(
+            n_tasks=2,
+            window=40,
+            grouped=True,
+            average=average,
+            undefined_groups=undefined_groups,
+        )
+        for average, undefined_groups in AVERAGES
+    }
+    return rm.collection(metrics)
+
+
 @pytest.mark.parametrize("predictions", PREDICTIONS)
 @pytest.mark.parametrize("labels", LABELS)
-def test_rauc_is_its_definition(predictions, labels, average, undefined_groups):
+def test_rauc_is_its_definition(predictions, labels):
     p, y, w, groups = draw(3, predictions, labels, "some_zero", examples=33, groups=14)
     groups[:, 0] = 99  # A group of one.
-    metric = metric_of(
-        rm.rauc, window=40, grouped=True, average=average, undefined_groups=undefined_groups
-    )
-    values = values_of(metric, [rm.make_batch(p, y, w, grouping_keys=groups)])
-    check(values["rauc"], by_task(oracles.rauc, p, y, w))
-    wanted = [
-        oracles.grouped_rauc(*parts, average, undefined_groups)
-        for parts in zip(p, y, w, groups, strict=True)
-    ]
-    names = ("grouped_rauc", "grouped_rauc_groups", "grouped_rauc_undefined_groups")
-    for name, value in zip(names, zip(*wanted, strict=True), strict=True):
-        check(values[name], value)
-    assert (values["grouped_rauc_undefined_groups"] >= 1).all()
+    values = values_of(rauc_of_all_averages(), [rm.make_batch(p, y, w, grouping_keys=groups)])
+    names = ("rauc", "grouped_rauc", "grouped_rauc_groups", "grouped_rauc_undefined_groups")
+    for options in AVERAGES:
+        wanted = [
+            (oracles.rauc(*parts[:3]), *oracles.grouped_rauc(*parts, *options))
+            for parts in zip(p, y, w, groups, strict=True)
+        ]
+        of_options = [values[f"{options[0]} {options[1]}/{name}"] for name in names]
+        for got, value in zip(of_options, zip(*wanted, strict=True), strict=True):
+            check(got, value)
+        assert (of_options[-1] >= 1).all()
 
 
 def test_rauc_covers_the_newest_examples():
@@ -206,32 +225,36 @@ def split_options(options):
     return options.get("is_negative_task_mask", (False, False)), rest
 
 
-@pytest.mark.parametrize("mix", MIXES, ids="-".join)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_ndcg_is_its_definition(mix, options):
-    if options.get("exponential_gain") and options.get("scale_by_weights_tensor"):
-        pytest.skip("2^(1e12) is no number")
-    # Labels up to 1, so that no gain of a negative task is below 0.
-    batches = [(p, y / 2, *rest) for p, y, *rest in (draw(seed, *mix) for seed in range(2))]
+@functools.cache
+def of_all_options():
+    """NDCG with each of the options, in one collection; by their text."""
+    return rm.collection({str(options): rm.ndcg(n_tasks=2, **options) for options in OPTIONS})
+
+
+def check_all_options(batches, **oracle):
     made = [rm.make_batch(p, y, w, session_id=sessions) for p, y, w, sessions in batches]
-    negative, rest = split_options(options)
-    check(
-        values_of(metric_of(rm.ndcg, **options), made)["ndcg"],
-        ndcg_of(batches, negative, **rest),
-        # What 1 - DCG / ideal DCG rounds, times the weight of a session.
-        atol=1e-7 + 1e-15 * max(w.max() for _, _, w, _ in batches),
-    )
+    values = values_of(of_all_options(), made)
+    largest_weight = max(w.max() for _, _, w, _ in batches)
+    for options in OPTIONS:
+        negative, rest = split_options(options)
+        check(
+            values[f"{options}/ndcg"],
+            ndcg_of(batches, negative, **rest, **oracle),
+            # What 1 - DCG / ideal DCG rounds, times the weight of a session.
+            atol=1e-7 + 1e-15 * largest_weight,
+        )
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_ndcg_of_ties_is_the_mean_over_all_orders(options):
+@pytest.mark.parametrize("mix", MIXES, ids="-".join)
+def test_ndcg_is_its_definition(mix):
+    # Labels up to 1, so that no gain of a negative task is below 0.
+    check_all_options([(p, y / 2, *rest) for p, y, *rest in (draw(s, *mix) for s in range(2))])
+
+
+def test_ndcg_of_ties_is_the_mean_over_all_orders():
     p, y, w, _ = draw(6, "tied", "graded", "some_zero", examples=12)
-    y = y / 2
     sessions = np.broadcast_to(np.arange(12) % 2, p.shape)
-    negative, rest = split_options(options)
-    value = values_of(metric_of(rm.ndcg, **options), [rm.make_batch(p, y, w, session_id=sessions)])
-    wanted = ndcg_of([(p, y, w, sessions)], negative, dcg=oracles.dcg_by_permutations, **rest)
-    check(value["ndcg"], wanted)
+    check_all_options([(p, y / 2, w, sessions)], dcg=oracles.dcg_by_permutations)
 
 
 @pytest.mark.parametrize("k", [None, 1, 3, 7])
@@ -281,6 +304,11 @@ FACTORIES = {
 }
 
 
+@functools.cache
+def all_of_them(n_tasks):
+    return rm.collection(FACTORIES, n_tasks=n_tasks)
+
+
 def arguments(seed=9, tasks=3, **options):
     p, y, w, keys = draw(seed, "tied", "graded", "some_zero", tasks=tasks, **options)
     return {
@@ -292,8 +320,7 @@ def arguments(seed=9, tasks=3, **options):
     }
 
 
-@pytest.mark.parametrize("name", FACTORIES)
-def test_masked_rows_count_nothing_whatever_they_hold(name):
+def test_masked_rows_count_nothing_whatever_they_hold():
     full = arguments()
     mask = np.random.default_rng(10).random(41) < 0.6
     kept = {key: x[:, mask] for key, x in full.items()}
@@ -302,38 +329,35 @@ def test_masked_rows_count_nothing_whatever_they_hold(name):
     # Sessions of masked rows alone, and masked rows in the session of key 0, which has real rows.
     kept["session_id"][:, :2] = full["session_id"][:, np.flatnonzero(mask)[:2]] = 0
     full["session_id"][:, np.flatnonzero(~mask)[:4]] = 12345
-    metric = metric_of(FACTORIES[name], 3)
+    metric = all_of_them(3)
     masked = values_of(metric, [rm.make_batch(**full, mask=mask)])
     for key, value in values_of(metric, [rm.make_batch(**kept)]).items():
         check(masked[key], value)
         assert np.isfinite(value).all()
 
 
-@pytest.mark.parametrize("name", FACTORIES)
-def test_order_of_rows_and_tasks_apart_change_nothing(name):
+def test_order_of_rows_and_tasks_apart_change_nothing():
     full = arguments()
-    wanted = values_of(metric_of(FACTORIES[name], 3), [rm.make_batch(**full)])
+    wanted = values_of(all_of_them(3), [rm.make_batch(**full)])
     order = np.random.default_rng(11).permutation(41)
     permuted = {key: x[:, order] for key, x in full.items()}
-    for key, value in values_of(metric_of(FACTORIES[name], 3), [rm.make_batch(**permuted)]).items():
+    for key, value in values_of(all_of_them(3), [rm.make_batch(**permuted)]).items():
         check(value, wanted[key])
     for task in range(3):
         alone = rm.make_batch(**{key: x[task] for key, x in full.items()})
-        for key, value in values_of(metric_of(FACTORIES[name], 1), [alone]).items():
+        for key, value in values_of(all_of_them(1), [alone]).items():
             np.testing.assert_array_equal(value[0], wanted[key][task])
 
 
-@pytest.mark.parametrize("name", FACTORIES)
-def test_nonfinite_example_makes_its_task_nan(name):
+def test_nonfinite_example_makes_its_task_nan():
     full = arguments()
     full["predictions"][1, 4] = np.nan
-    for key, value in values_of(metric_of(FACTORIES[name], 3), [rm.make_batch(**full)]).items():
+    for key, value in values_of(all_of_them(3), [rm.make_batch(**full)]).items():
         assert np.isnan(value).tolist() == [False, True, False], key
 
 
-@pytest.mark.parametrize("name", FACTORIES)
-def test_under_scan_vmap_and_shard_map(name):
-    metric = metric_of(FACTORIES[name], 2)
+def test_under_scan_vmap_and_shard_map():
+    metric = all_of_them(2)
     batches = [rm.make_batch(**arguments(seed, tasks=2, examples=16)) for seed in range(4)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
     wanted = metric.compute(functools.reduce(metric.update, batches, metric.init()))
@@ -363,7 +387,7 @@ def test_under_scan_vmap_and_shard_map(name):
         for device in range(4):
             check(mapped[key][device], wanted[key])
 
-    by_vmap = jax.vmap(lambda batch: metric.compute(metric.update(metric.init(), batch)))(stacked)
+    by_vmap = jax.jit(jax.vmap(lambda b: metric.compute(metric.update(metric.init(), b))))(stacked)
     for i, batch in enumerate(batches):
         for key, value in metric.compute(metric.update(metric.init(), batch)).items():
             check(by_vmap[key][i], value)
@@ -382,10 +406,10 @@ def test_x64_has_its_own_precision():
         precise(values["rauc"], by_task(oracles.rauc, p, y))
         wanted = by_task(oracles.grouped_rauc, p, y, w, sessions)
         precise(values["grouped_rauc"], [row[0] for row in wanted])
+        values = values_of(of_all_options(), [batch])
         for options in OPTIONS:
             negative, rest = split_options(options)
-            value = values_of(rm.ndcg(n_tasks=2, **options), [batch])["ndcg"]
-            precise(value, ndcg_of([(p, y, w, sessions)], negative, **rest))
+            precise(values[f"{options}/ndcg"], ndcg_of([(p, y, w, sessions)], negative, **rest))
 
 
 def test_ndcg_and_xauc_sort_once_for_both_of_their_sums():

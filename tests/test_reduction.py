@@ -1,13 +1,18 @@
 """The sums of a batch: all lengths, masks, and one collective whatever the number of metrics."""
 
+import functools
+import math
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import nine
 
 import recmetrics_jax as rm
+
+pytestmark = pytest.mark.numerics
 
 
 def squared(batch):
@@ -54,7 +59,9 @@ def expected_sums(p, y, w, mask):
 
 
 @pytest.mark.parametrize("kinds", [list(TERMS), ["squared"], ["squared", "signed"], ["logarithm"]])
-@pytest.mark.parametrize("size", [0, 1, 2, 7, 8, 31, 48, 97, 125, 384, 1000, 1024, 6000])
+@pytest.mark.parametrize(
+    "size", [0, 1, 2, 7, 8, 31, 48, 97, 125, 384, 1000, 1024, 4999, 5036, 6000]
+)
 def test_sums_of_every_length_are_those_of_numpy(size, kinds):
     rng = np.random.default_rng(size)
     p, y, w = (rng.random((3, size), np.float32) for _ in range(3))
@@ -66,6 +73,31 @@ def test_sums_of_every_length_are_those_of_numpy(size, kinds):
         np.testing.assert_allclose(
             values[f"lifetime_{kind}"], expected[kind], rtol=1e-6, atol=1e-6, err_msg=kind
         )
+
+
+def longest_sum(jaxpr):
+    """The most numbers that one reduction of a program adds up."""
+    longest = 0
+    for equation in jaxpr.eqns:
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                longest = max(longest, longest_sum(inner))
+        if equation.primitive.name == "reduce":
+            shape = equation.invars[0].aval.shape
+            longest = max(longest, math.prod(shape[axis] for axis in equation.params["dimensions"]))
+    return longest
+
+
+@pytest.mark.parametrize("size", [49_999, 65_536, 65_537, 262_148, 1_048_573])
+def test_long_batches_are_added_up_by_parts_whatever_divides_their_length(size):
+    """A loop number by number, as of a prime length, takes several times as long."""
+    metric = rm.collection({f.__name__: f() for f in FACTORIES})
+    rows = jax.ShapeDtypeStruct((size,), jnp.float32)
+    program = jax.make_jaxpr(lambda s, x: metric.update(s, rm.make_batch(x, x)))(
+        metric.init(), rows
+    )
+    assert 8 < longest_sum(program.jaxpr) <= size / 8
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
@@ -116,3 +148,18 @@ def test_a_sharded_batch_takes_as_many_collectives_for_many_metrics_as_for_one(w
     assert count(FACTORIES[:1]) == 1
     # Of a large batch, all devices are asked whether all labels are classes.
     assert count(FACTORIES[:2]) == count(FACTORIES) == most
+
+
+def test_collection_merges_in_as_many_collectives_as_one_metric():
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def merge_of(metric):
+        states = jax.tree.map(lambda x: jnp.stack([x] * 4), metric.init())
+
+        @functools.partial(jax.shard_map, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P())
+        def merged(states):
+            return rm.all_merge(jax.tree.map(lambda x: x[0], states), "data")
+
+        return collectives(merged, states)
+
+    assert 1 <= merge_of(nine(window=100)) <= merge_of(rm.ctr(window=100)) <= 4

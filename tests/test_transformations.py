@@ -1,6 +1,5 @@
 """Metrics inside what users write around them: grad, donation, scan, checkpoints, NumPy buffers."""
 
-import dataclasses
 import functools
 import re
 
@@ -10,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, GROUPS, NAMES, SESSIONS, SUM_CASES, batches, keys_of, metric_of, nine
+from cases import CASES, GROUPED, ORDER, SUMS, SUMS_OF_ORDER, batches, keys_of, metric_of, nine
 
 import recmetrics_jax as rm
+
+pytestmark = pytest.mark.numerics
 
 
 def loss(weights, features, labels):
@@ -20,10 +21,8 @@ def loss(weights, features, labels):
     return -jnp.mean(labels * jnp.log(p) + (1 - labels) * jnp.log1p(-p)), p
 
 
-@pytest.mark.parametrize("case", SUM_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [SUMS, SUMS_OF_ORDER], ids=str)
 def test_metric_neither_enters_nor_breaks_the_gradient(case):
-    if case.n_classes:
-        return
     metric = case.make(window=50)
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.normal(size=(32, 3)), jnp.float32)
@@ -43,7 +42,7 @@ def test_metric_neither_enters_nor_breaks_the_gradient(case):
     assert jax.tree.structure(state) == jax.tree.structure(metric.init())
 
 
-@pytest.mark.parametrize("case", CASES, ids=NAMES)
+@pytest.mark.parametrize("case", GROUPED, ids=str)
 def test_state_round_trips_through_serialization_to_the_bit(case):
     metric = metric_of(case, window=100)
     first, *rest = batches(case)
@@ -75,16 +74,16 @@ def test_collection_tells_apart_what_is_declared_apart():
     np.testing.assert_allclose(values["at_6/lifetime_precision"], [1.0])
 
 
-@pytest.mark.parametrize("window", [None, 100])
-def test_collection_gives_what_its_metrics_give(window):
+def test_collection_gives_what_its_metrics_give():
+    """To the bit: the tests of groups of metrics, as collections, rest on this."""
     parts = {
-        case.name: case.make(n_tasks=2, window=window if i % 2 else 60)
+        case.name: case.make(n_tasks=2, window=(60, 100, None)[i % 3])
         for i, case in enumerate(CASES)
         if case.n_classes is None
     }
     inner = rm.collection({name: parts.pop(name) for name in ("ne", "sample_metric")})
     whole = rm.collection({**parts, "inner": inner})
-    stream = batches(dataclasses.replace(CASES[0], keys=(*GROUPS, *SESSIONS)))
+    stream = batches(ORDER, count=3)
     values = whole.compute(functools.reduce(whole.update, stream, whole.init()))
     for name, metric in {**parts, "inner": inner}.items():
         alone = metric.compute(functools.reduce(metric.update, stream, metric.init()))
