@@ -2,7 +2,7 @@
 
 A collection of metrics compiles one program where its metrics compile many, and its values carry
 the names of its metrics. That each is what the metric alone would give, to the bit, is shown once
-for all metrics, in `test_transformations`.
+for all metrics, in `test_values`.
 """
 
 import dataclasses

@@ -1,12 +1,14 @@
-"""What is compiled: how much, and how often."""
+"""What compiled programs hold: no more than they need, and nothing that waits for the host."""
 
 import functools
 import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import BY_NAME, batches, nine
 
 import recmetrics_jax as rm
 
@@ -65,3 +67,41 @@ def test_a_chain_in_one_program_compiles_in_linear_time(chain):
     )
     assert loop_of_6 == loop_of_2
     assert all_of_6 - all_of_3 < 1.2 * 3 * (all_of_3 - all_of_2)
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_update_of_a_donated_state_writes_the_ring_in_place(tasks):
+    metric = nine(n_tasks=tasks, window=10_000_000)
+    step = jax.jit(metric.update, donate_argnums=0)
+    state, stream = metric.init(), batches(BY_NAME["ne"], tasks=tasks)
+    ring = state.windows[0].ring
+    shape = ",".join(map(str, ring.shape))
+    program = step.lower(state, stream[0]).compile().as_text() or ""
+    assert f"[{shape}]" in program
+    assert not re.search(rf"\[{shape}\]\S* copy\(", program[program.index("\nENTRY") :])
+    pointer = ring.unsafe_buffer_pointer()
+    for batch in stream:
+        state = step(state, batch)
+        assert state.windows[0].ring.unsafe_buffer_pointer() == pointer
+
+
+def operations_of_the_host(function, *arguments):
+    program = jax.jit(function).lower(*arguments).compile().as_text() or ""
+    target = r'custom_call_target="[^"]*(?:callback|[Hh]ost)[^"]*"'
+    return re.findall(rf" (?:infeed|outfeed|send|recv)\(|{target}", program)
+
+
+@pytest.mark.parametrize("name", ["nine", "binned_auc", "xauc"])
+def test_compiled_update_holds_nothing_that_speaks_to_the_host(name):
+    metric = nine(window=1000) if name == "nine" else getattr(rm, name)()
+
+    def update(state, p, y):
+        return metric.update(state, rm.make_batch(p, y))
+
+    def update_and_tell(state, p, y):
+        jax.debug.callback(lambda p: None, p)
+        return update(state, p, y)
+
+    arguments = metric.init(), jnp.full(8192, 0.5), jnp.ones(8192)
+    assert not operations_of_the_host(update, *arguments)
+    assert operations_of_the_host(update_and_tell, *arguments)

@@ -303,6 +303,8 @@ FACTORIES = {
     "ndcg_without_singles": functools.partial(rm.ndcg, remove_single_length_sessions=True),
 }
 
+NDCG_OPTIONS = ("ndcg_scaled", "ndcg_without_singles")
+
 
 @functools.cache
 def all_of_them(n_tasks):
@@ -356,41 +358,43 @@ def test_nonfinite_example_makes_its_task_nan():
         assert np.isnan(value).tolist() == [False, True, False], key
 
 
-def test_under_scan_vmap_and_shard_map():
+def test_rows_of_all_devices_count_by_pairs_and_sessions_of_each():
     metric = all_of_them(2)
     batches = [rm.make_batch(**arguments(seed, tasks=2, examples=16)) for seed in range(4)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
     wanted = metric.compute(functools.reduce(metric.update, batches, metric.init()))
+    mesh = jax.make_mesh((4,), ("devices",), axis_types=(AxisType.Auto,))
+
+    @jax.jit
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=jax.P("devices"), out_specs=jax.P())
+    def mapped(batch):
+        state = metric.update(metric.init(), jax.tree.map(lambda x: x[0], batch))
+        return metric.compute(rm.all_merge(state, "devices"))
+
+    for key, value in mapped(stacked).items():
+        check(value, wanted[key])
+
+
+def test_options_of_ndcg_under_scan_and_vmap():
+    """Those of which the laws say nothing, which are about NDCG as it is by default."""
+    metric = rm.collection({name: FACTORIES[name] for name in NDCG_OPTIONS}, n_tasks=2)
+    batches = [rm.make_batch(**arguments(seed, tasks=2, examples=16)) for seed in range(4)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
+    states = [metric.update(metric.init(), batch) for batch in batches]
 
     def step(state, batch):
         return metric.update(state, batch), None
 
     scanned, _ = jax.jit(lambda: jax.lax.scan(step, metric.init(), stacked))()
-
-    def sharded(batch):
-        state = metric.update(metric.init(), jax.tree.map(lambda x: x[0], batch))
-        return metric.compute(rm.all_merge(state, "devices"))
-
-    mesh = jax.make_mesh((4,), ("devices",), axis_types=(AxisType.Auto,))
-    spec = jax.P("devices")
-    # The values are those of all devices, which the check of replication cannot tell.
-    mapped = jax.jit(
-        jax.shard_map(
-            lambda batch: jax.tree.map(lambda x: x[None], sharded(batch)),
-            mesh=mesh,
-            in_specs=spec,
-            out_specs=spec,
-        )
-    )(stacked)
+    wanted = metric.compute(functools.reduce(metric.update, batches, metric.init()))
     for key, value in metric.compute(scanned).items():
         check(value, wanted[key])
-        for device in range(4):
-            check(mapped[key][device], wanted[key])
 
-    by_vmap = jax.jit(jax.vmap(lambda b: metric.compute(metric.update(metric.init(), b))))(stacked)
-    for i, batch in enumerate(batches):
-        for key, value in metric.compute(metric.update(metric.init(), batch)).items():
-            check(by_vmap[key][i], value)
+    mapped = jax.jit(jax.vmap(lambda batch: metric.update(metric.init(), batch)))(stacked)
+    for i, state in enumerate(states):
+        wanted = metric.compute(state)
+        for key, value in metric.compute(jax.tree.map(lambda x, i=i: x[i], mapped)).items():
+            check(value, wanted[key])
 
 
 def test_x64_has_its_own_precision():

@@ -1,5 +1,6 @@
 """Every metric against its float64 oracle: random, degenerate and hand-computed streams."""
 
+import functools
 import math
 from typing import Any
 
@@ -7,7 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BY_NAME, GROUPED, SUMS, arrays, batch_of, expected, keys_of, metric_of
+from cases import (
+    BY_NAME,
+    CASES,
+    GROUPED,
+    ORDER,
+    SUMS,
+    arrays,
+    batch_of,
+    batches,
+    expected,
+    keys_of,
+    metric_of,
+)
 
 import recmetrics_jax as rm
 
@@ -25,8 +38,9 @@ def run(case, metric, stream):
 
 
 def check(case, stream):
-    values = run(case, metric_of(case, n_tasks=stream[0][1].shape[0]), stream)
-    wanted = expected(case, stream)
+    """Of the lifetime, and of a window that holds it all."""
+    values = run(case, metric_of(case, window=1000), stream)
+    wanted = expected(case, stream) | expected(case, stream, "window_")
     assert values.keys() == wanted.keys()
     for name, value in wanted.items():
         np.testing.assert_allclose(values[name], value, rtol=RTOL, atol=1e-7, err_msg=name)
@@ -78,7 +92,7 @@ def test_degenerate_stream(case, name):
 
 @pytest.mark.parametrize("case", GROUPED, ids=str)
 def test_no_update_at_all_is_undefined(case):
-    metric = metric_of(case)
+    metric = metric_of(case, window=1000)
     for name, value in metric.compute(metric.init()).items():
         wanted = 0.0 if is_count(name) else np.nan
         np.testing.assert_array_equal(value, np.full(value.shape, wanted), err_msg=name)
@@ -176,11 +190,10 @@ def test_undefined_values_are_what_the_user_asks_for(case):
 @pytest.mark.parametrize("case", GROUPED, ids=str)
 def test_nonfinite_example_makes_its_task_nan_or_is_masked(case, where, bad):
     rng = np.random.default_rng(1)
-    parts: dict[str, Any] = dict(
-        zip(("predictions", "labels", "weights", "mask"), arrays(rng, case, 2, 12), strict=True)
-    )
+    names = ("predictions", "labels", "weights", "mask")
+    parts: dict[str, Any] = dict(zip(names, arrays(rng, case, 2, EXAMPLES), strict=True))
     parts["mask"][:] = True
-    parts |= keys_of(case, 12)
+    parts |= keys_of(case, EXAMPLES)
     metric = metric_of(case, window=1000)
 
     def values_of(**options):
@@ -229,3 +242,21 @@ def test_x64_is_used_throughout_where_it_is_enabled(case):
         for name, value in expected(case, stream).items():
             assert values[name].dtype == jnp.float64
             np.testing.assert_allclose(values[name], value, rtol=1e-12, err_msg=name)
+
+
+def test_collection_gives_what_its_metrics_give():
+    """To the bit: the tests of groups of metrics, as collections, rest on this."""
+    parts = {
+        case.name: case.make(n_tasks=2, window=(60, 100, None)[i % 3])
+        for i, case in enumerate(CASES)
+        if case.n_classes is None
+    }
+    inner = rm.collection({name: parts.pop(name) for name in ("ne", "sample_metric")})
+    whole = rm.collection({**parts, "inner": inner})
+    stream = batches(ORDER, count=3)
+    values = whole.compute(functools.reduce(whole.update, stream, whole.init()))
+    for name, metric in {**parts, "inner": inner}.items():
+        alone = metric.compute(functools.reduce(metric.update, stream, metric.init()))
+        for key, value in alone.items():
+            np.testing.assert_array_equal(values.pop(f"{name}/{key}"), value, err_msg=key)
+    assert not values
