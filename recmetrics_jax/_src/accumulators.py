@@ -221,6 +221,8 @@ class Samples(NamedTuple):
             ),
             self.rows,
         )
+        # Behind a barrier, as sums are: a fold of states is not to become one loop.
+        rows = jax.lax.optimization_barrier(rows)
         return Samples(rows, jnp.sum(rows.mask, axis=1, dtype=jnp.int32) % capacity)
 
     def merge(self, other: "Samples") -> "Samples":
