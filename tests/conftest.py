@@ -5,21 +5,27 @@ import os
 import pathlib
 import sys
 
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-)
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# What is compiled is kept: for the other processes of this run, and for the next run.
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent.parent / ".jax_cache")
-)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-
 import jax
 import pytest
 
 from recmetrics_jax.adapter import _declared
 
+# Compilers take a third of the time, and programs somewhat more than users have; with
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0, the tests marked ``numerics`` run what users do.
+IS_QUICK = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
+XLA_FLAGS = ["--xla_force_host_platform_device_count=4"]
+if IS_QUICK and jax.__version_info__ < (0, 11):  # Later ones are as quick without.
+    XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *XLA_FLAGS])
+# What is compiled is kept: for other processes, those that tests start too, and for the next run.
+CACHE = os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent.parent / ".jax_cache")
+)
+
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+jax.config.update("jax_disable_most_optimizations", IS_QUICK)
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -51,15 +57,6 @@ def kept_compilations():
     """What modules of the same metrics compile is kept from test to test."""
     for interned in (_declared.declarations, _declared.shared, _declared.statistics_of):
         interned.recent = 1000
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compilations_as_users_have_them(request):
-    """Only in modules marked ``numerics``; elsewhere compilers take two thirds of the time."""
-    is_quick = request.node.get_closest_marker("numerics") is None
-    if is_quick != jax.config.read("jax_disable_most_optimizations"):
-        jax.clear_caches()
-        jax.config.update("jax_disable_most_optimizations", is_quick)
 
 
 @pytest.fixture

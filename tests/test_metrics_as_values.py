@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import compilations
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,18 +159,12 @@ def test_equal_metrics_share_what_is_compiled():
     batch = rm.make_batch([0.5], [1])
     state = metric.update(metric.init(), batch)
     metric.compute(metric.merge(state, state))
-    traced = []
 
-    def listener(event, duration_secs, **_):
-        traced.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    try:
+    def equal_metric():
         other = pickle.loads(pickle.dumps(users_mean(scale=3.0, window=30)))
         other.compute(other.merge(other.update(other.init(), batch), state))
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listener)
-    assert not [event for event in traced if "compile" in event or "trace" in event]
+
+    assert not compilations.during(equal_metric)
 
 
 def test_a_pickle_is_restored_in_another_process():
@@ -407,18 +402,12 @@ def test_a_metric_written_by_hand_leaves_the_others_compiled():
     state = metric.init()
     batch = batches(CASES[0], count=1)[0]
     state = metric.update(state, batch)
-    compiled = []
-
-    def listener(event, duration_secs, **_):
-        compiled.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    try:
-        for _ in range(3):
-            state = metric.update(state, batch)
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listener)
-    assert not compiled
+    rest = [batch] * 3
+    states = []
+    assert not compilations.during(
+        lambda: states.append(functools.reduce(metric.update, rest, state))
+    )
+    (state,) = states
     assert calls == [False] * 4  # It runs as it is, not under jit.
     jax.jit(metric.update)(state, batch)
     assert calls[-1]

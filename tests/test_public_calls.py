@@ -3,11 +3,11 @@
 import gc
 import pathlib
 
+import compilations
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import monitoring
 
 import recmetrics_jax as rm
 from recmetrics_jax._src.metric import compiled
@@ -34,7 +34,7 @@ from recmetrics_jax.adapter.metric_module import RecMetricModule, generate_metri
 
 CALLS = 50
 MAPS = pathlib.Path("/proc/self/maps")
-COMPILED = "/jax/core/compile/backend_compile_duration"
+COMPILED = "backend_compile_duration"
 
 rng = np.random.default_rng(0)
 P, Y, W = rng.random((2, 64)), rng.integers(0, 2, (2, 64)), rng.random((2, 64))
@@ -159,22 +159,6 @@ PUBLIC = {
 }
 
 
-def compilations(function):
-    """How many programs are compiled while a function runs."""
-    count = 0
-
-    def listener(event, duration_secs, **_):
-        nonlocal count
-        count += event == COMPILED
-
-    monitoring.register_event_duration_secs_listener(listener)
-    try:
-        function()
-    finally:
-        monitoring.unregister_event_duration_listener(listener)
-    return count
-
-
 def maps():
     return MAPS.read_bytes().count(b"\n") if MAPS.exists() else 0
 
@@ -195,7 +179,7 @@ def test_calls_compile_once_and_keep_no_maps(name):
         for _ in range(CALLS):
             jax.block_until_ready(call())
 
-    assert compilations(calls) == 0
+    assert COMPILED not in compilations.during(calls)
     assert maps() - before < CALLS
 
 
@@ -242,9 +226,9 @@ def test_what_a_module_of_the_adapter_compiles_goes_when_it_goes(monkeypatch):
                 modules[0].compute()
 
         before = executables()
-        assert compilations(steps) > 0
+        assert COMPILED in compilations.during(steps)
         assert executables() > before
-        assert compilations(steps) == 0
+        assert COMPILED not in compilations.during(steps)
         modules.clear()
         return executables() - before
 
