@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -75,6 +76,28 @@ def nothing_on_disk() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def all_on_disk() -> Iterator[None]:
+    """With a cache of compiled programs on disk, empty at first, that keeps them all."""
+    config: Any = jax.config
+    options = {
+        "jax_compilation_cache_dir": "",
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(config, name) for name in options}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, value in {**options, "jax_compilation_cache_dir": folder}.items():
+            config.update(name, value)
+        compilation_cache.reset_cache()
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                config.update(name, value)
+            compilation_cache.reset_cache()
+
+
+@contextlib.contextmanager
 def counted() -> Iterator[list[float]]:
     """The seconds of each compilation inside, small ones of eager operations too."""
     compilations: list[float] = []
@@ -111,6 +134,48 @@ def seconds(contenders: Callable[[], Mapping[str, Compile]]) -> Callable[[Effort
         ]
 
     return measure
+
+
+FIRST = (3, 1024)
+FIRST_KEYS: dict[str, Any] = {
+    "grouping_keys": np.arange(1024) % 50,
+    "session_id": np.arange(1024) // 8,
+}
+
+
+def values_of_five() -> Mapping[str, jax.Array]:
+    """The values of five metrics after one update, called eagerly, as in a first trial of them."""
+    metrics = rm.collection(
+        {
+            "ne": rm.ne,
+            "calibration": rm.calibration,
+            "auc": rm.auc,
+            "grouped_auc": functools.partial(rm.auc, grouped=True),
+            "ndcg": functools.partial(rm.ndcg, window=None),
+        },
+        n_tasks=3,
+        window=10_000,
+    )
+    batch = rm.make_batch(*scores(*FIRST), **FIRST_KEYS)
+    return metrics.compute(metrics.update(metrics.init(), batch))
+
+
+def first_values(effort: Effort) -> list[Row]:
+    """CPU-seconds until there are values, with nothing compiled, and with all of it on disk."""
+
+    def cpu_seconds() -> float:
+        jax.clear_caches()
+        start = time.process_time()
+        jax.block_until_ready(values_of_five())
+        return time.process_time() - start
+
+    rows: list[Row] = []
+    for name, disk in ((OURS, nothing_on_disk), (f"{OURS}, compiled on disk", all_on_disk)):
+        with disk():
+            cpu_seconds()  # Loads what the compiler needs, and fills the disk.
+            timing = Timing([cpu_seconds() for _ in range(effort.rounds)])
+        rows.append(Row(name, timing.median, "CPU-s", timing.quartiles))
+    return rows
 
 
 def of_nine(which: Callable[[tuple[Compile, Compile]], Compile]) -> dict[str, Compile]:
@@ -203,6 +268,10 @@ RAGGED = f"ragged batches of 1 ... {LONGEST:,} examples, nine metrics"
 NINE_LABEL = f"{TASKS} tasks x {EXAMPLES:,} examples"
 
 CASES: list[Case] = [
+    Case(
+        "compile", "first values of ne, calibration, auc, grouped auc, ndcg",
+        f"{FIRST[0]} tasks x {FIRST[1]:,} examples", None, first_values,
+    ),
     *(
         Case("compile", what, NINE_LABEL, None, seconds(functools.partial(of_nine, which)))
         for what, which in (
