@@ -101,7 +101,13 @@ class Window(NamedTuple):
 
     def _from_oldest(self) -> jax.Array:
         """The slots in order, oldest first, ``float[2, T, S, K]``."""
-        return _rotate(self.ring, self.cursor)
+        # A loop of one round at most: of what it fuses, XLA would look up each number many times.
+        ring, _ = jax.lax.while_loop(
+            lambda carry: jnp.any(carry[1] != 0),
+            lambda carry: (_rotate(*carry), jnp.zeros_like(carry[1])),
+            (self.ring, self.cursor),
+        )
+        return ring
 
     def read(self, limit: int) -> jax.Array:
         """The sums over the newest ``limit`` examples, ``float64[T, K]``; in an x64 scope.
