@@ -62,39 +62,36 @@ def programs_of_clu(count: int) -> tuple[Compile, Compile]:
 
 
 @contextlib.contextmanager
-def nothing_on_disk() -> Iterator[None]:
-    """Without the cache of compiled programs that the user may have set up on disk."""
+def cache(**options: Any) -> Iterator[None]:
+    """With other options of the cache of compiled programs on disk than the user may have set."""
     config: Any = jax.config
-    was_kept = config.jax_enable_compilation_cache
-    config.update("jax_enable_compilation_cache", False)
+    before = {name: getattr(config, name) for name in options}
+    for name, value in options.items():
+        config.update(name, value)
     compilation_cache.reset_cache()
     try:
         yield
     finally:
-        config.update("jax_enable_compilation_cache", was_kept)
+        for name, value in before.items():
+            config.update(name, value)
         compilation_cache.reset_cache()
+
+
+nothing_on_disk = functools.partial(cache, jax_enable_compilation_cache=False)
 
 
 @contextlib.contextmanager
 def all_on_disk() -> Iterator[None]:
     """With a cache of compiled programs on disk, empty at first, that keeps them all."""
-    config: Any = jax.config
-    options = {
-        "jax_compilation_cache_dir": "",
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(config, name) for name in options}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, value in {**options, "jax_compilation_cache_dir": folder}.items():
-            config.update(name, value)
-        compilation_cache.reset_cache()
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                config.update(name, value)
-            compilation_cache.reset_cache()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        cache(
+            jax_compilation_cache_dir=folder,
+            jax_persistent_cache_min_compile_time_secs=0.0,
+            jax_persistent_cache_min_entry_size_bytes=-1,
+        ),
+    ):
+        yield
 
 
 @contextlib.contextmanager
@@ -138,8 +135,8 @@ def seconds(contenders: Callable[[], Mapping[str, Compile]]) -> Callable[[Effort
 
 FIRST = (3, 1024)
 FIRST_KEYS: dict[str, Any] = {
-    "grouping_keys": np.arange(1024) % 50,
-    "session_id": np.arange(1024) // 8,
+    "grouping_keys": np.arange(FIRST[1]) % 50,
+    "session_id": np.arange(FIRST[1]) // 8,
 }
 
 
@@ -153,7 +150,7 @@ def values_of_five() -> Mapping[str, jax.Array]:
             "grouped_auc": functools.partial(rm.auc, grouped=True),
             "ndcg": functools.partial(rm.ndcg, window=None),
         },
-        n_tasks=3,
+        n_tasks=FIRST[0],
         window=10_000,
     )
     batch = rm.make_batch(*scores(*FIRST), **FIRST_KEYS)

@@ -23,7 +23,8 @@ class Case:
 
     name: str
     make: Callable[..., rm.Metric]  # make(n_tasks=..., window=...)
-    oracle: Callable[..., dict]  # oracle(predictions[N], labels[N], weights[N], *keys[N])
+    # oracle(predictions[N], labels[N], weights[N], *keys[N]); a group has those of its members.
+    oracle: Callable[..., dict] | None
     n_classes: int | None = None
     is_sum: bool = True
     keys: tuple[str, ...] = ()
@@ -45,13 +46,13 @@ def collection_of(members, **options):
 
 
 def group(name, members):
-    """Cases with examples of one kind as one: a collection, whose oracle is that of each."""
+    """Cases with examples of one kind as one: a collection; see `expected`."""
     members = tuple(members)
     (n_classes,) = {member.n_classes for member in members}
     return Case(
         name,
         functools.partial(collection_of, members),
-        lambda *_: {},
+        oracle=None,
         n_classes=n_classes,
         keys=tuple(dict.fromkeys(key for member in members for key in member.keys)),
         has_ties=any(member.has_ties for member in members),
@@ -278,7 +279,7 @@ def nine(*, n_tasks=1, window=None):
 
 def examples_of(case, batch, task):
     """What the oracle of a case takes, of the real examples of a batch."""
-    real = np.asarray(batch[3][task])
+    real = batch[3][task]
     parts = [np.asarray(x[task], np.float64)[real] for x in batch[:3]]
     return [*parts, *(key[real] for key in keys_of(case, len(real)).values())]
 

@@ -130,11 +130,10 @@ def _by_parts(*terms: jax.Array) -> jax.Array:
     n_tasks, size = terms[0].shape
     rows = math.gcd(size, ROWS)
     length = size // rows
-    parts, passes = parts_of(length), -(-len(terms) // TOGETHER)
+    # A length without small divisors leaves some over, which `_sums_of_rows` adds.
+    parts, passes = min(parts_of(length), MOST_PARTS), -(-len(terms) // TOGETHER)
     if n_tasks * size <= SMALL:
         parts, passes = max(length, 1), 1
-    elif parts > MOST_PARTS:
-        parts = MOST_PARTS
     by_row: list[jax.Array] = []
     for indices in np.array_split(np.arange(len(terms)), passes):
         by_row += _sums_of_rows([terms[i].reshape(n_tasks, rows, length) for i in indices], parts)
@@ -149,7 +148,6 @@ def _sums_of_rows(terms: Sequence[jax.Array], parts: int) -> Sequence[jax.Array]
     sums = _reduce(_reduce([x.astype(jnp.float64) for x in by_part], 2), 2)
     if even == length:
         return sums
-    # A length without small divisors leaves fewer than there are parts.
     rest = _reduce([x[..., even:].astype(jnp.float64) for x in terms], 2)
     return [x + y for x, y in zip(sums, rest, strict=True)]
 
