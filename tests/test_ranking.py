@@ -231,24 +231,21 @@ def of_all_options():
     return rm.collection({str(options): rm.ndcg(n_tasks=2, **options) for options in OPTIONS})
 
 
-def check_all_options(batches, **oracle):
+def check_all_options(batches, *, atol=1e-7, **oracle):
     made = [rm.make_batch(p, y, w, session_id=sessions) for p, y, w, sessions in batches]
     values = values_of(of_all_options(), made)
-    largest_weight = max(w.max() for _, _, w, _ in batches)
     for options in OPTIONS:
         negative, rest = split_options(options)
-        check(
-            values[f"{options}/ndcg"],
-            ndcg_of(batches, negative, **rest, **oracle),
-            # What 1 - DCG / ideal DCG rounds, times the weight of a session.
-            atol=1e-7 + 1e-15 * largest_weight,
-        )
+        wanted = ndcg_of(batches, negative, **rest, **oracle)
+        check(values[f"{options}/ndcg"], wanted, atol=atol)
 
 
 @pytest.mark.parametrize("mix", MIXES, ids="-".join)
 def test_ndcg_is_its_definition(mix):
     # Labels up to 1, so that no gain of a negative task is below 0.
-    check_all_options([(p, y / 2, *rest) for p, y, *rest in (draw(s, *mix) for s in range(2))])
+    batches = [(p, y / 2, *rest) for p, y, *rest in (draw(seed, *mix) for seed in range(2))]
+    # What 1 - DCG / ideal DCG rounds, times the weight of a session.
+    check_all_options(batches, atol=1e-7 + 1e-15 * max(w.max() for _, _, w, _ in batches))
 
 
 def test_ndcg_of_ties_is_the_mean_over_all_orders():
