@@ -102,12 +102,8 @@ class Window(NamedTuple):
     def _from_oldest(self) -> jax.Array:
         """The slots in order, oldest first, ``float[2, T, S, K]``."""
         # A loop of one round at most: of what it fuses, XLA would look up each number many times.
-        ring, _ = jax.lax.while_loop(
-            lambda carry: jnp.any(carry[1] != 0),
-            lambda carry: (_rotate(*carry), jnp.zeros_like(carry[1])),
-            (self.ring, self.cursor),
-        )
-        return ring
+        # Its functions are defined once: of others, a call outside jit would compile anew.
+        return jax.lax.while_loop(_is_rotated, _rotate_back, (self.ring, self.cursor))[0]
 
     def read(self, limit: int) -> jax.Array:
         """The sums over the newest ``limit`` examples, ``float64[T, K]``; in an x64 scope.
@@ -144,6 +140,16 @@ def _rotate(ring: jax.Array, cursor: jax.Array) -> jax.Array:
     slots = ring.shape[2]
     order = (cursor[:, None] + _positions(slots)) % slots
     return jnp.take_along_axis(ring, order[None, ..., None], axis=2)
+
+
+def _is_rotated(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Whether the cursor of any task is past the first slot."""
+    return jnp.any(carry[1] != 0)
+
+
+def _rotate_back(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """The ring and the cursors, with the oldest slots first."""
+    return _rotate(*carry), jnp.zeros_like(carry[1])
 
 
 def _make_room(
