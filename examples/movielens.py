@@ -247,7 +247,7 @@ def evaluate(
     steps = math.ceil(len(rows) / size)
     # Room for all that one device gets. `all_merge` brings the windows of all devices together, so
     # AUC, by user too, depends neither on the batches nor on the devices.
-    metrics = evaluation_metrics(window=steps * parts.shape[1])
+    metrics = evaluation_metrics(window=steps * parts.shape[1] * mesh.size)
 
     params = jax.device_put(params, everywhere)
     states = jax.tree.map(lambda x: jnp.stack([x] * mesh.size), metrics.init())

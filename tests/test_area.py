@@ -172,10 +172,8 @@ def test_all_merge_and_sharded_jit_give_the_exact_area_of_all_devices(axis_type)
         jax.shard_map, mesh=mesh, in_specs=P(None, "devices"), out_specs=P(), check_vma=True
     )
     def merged(p, y, users):
-        # Each device keeps what it sees; merging adds the capacities up.
-        local = rm.auc(window=20, grouped=True)
-        state = local.update(local.init(), rm.make_batch(p, y, grouping_keys=users))
-        return local.compute(rm.all_merge(state, "devices"))
+        state = metric.update(metric.init(), rm.make_batch(p, y, grouping_keys=users))
+        return metric.compute(rm.all_merge(state, "devices"))
 
     @jax.jit
     def plain(p, y, users):

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 from cases import CLASSES, HISTOGRAMS, ORDER, SUMS, arrays, batch_of
 from jax.sharding import AxisType, NamedSharding
@@ -161,36 +162,40 @@ def test_window_on_many_devices_is_not_the_lifetime():
                 assert (window != lifetime).any(), name
 
 
+def sum_of_scores(batch):
+    return {"sum": jnp.sum(jnp.where(batch.mask, batch.predictions, 0.0), axis=1)}
+
+
 @pytest.mark.parametrize("route", [pmap, shard_map, host_fold], ids=lambda r: r.__name__)
 def test_samples_of_all_devices_come_together(route):
-    """The capacities add up: the windows of all devices, each the newest of its own examples."""
-    metric = rm.sample_metric(
-        lambda batch: {"sum": jnp.sum(jnp.where(batch.mask, batch.predictions, 0.0), axis=1)},
-        n_tasks=2,
-        window=20,
-    )
+    """The newest updates of all devices that fit into the window."""
+    window = 90
+    metric = rm.sample_metric(sum_of_scores, n_tasks=2, window=window)
     p, y, w, mask = stream(SUMS)
     p = np.round(p * 64)
     wanted = np.zeros(2)
-    for device in range(DEVICES):
-        here = slice(device * LOCAL, (device + 1) * LOCAL)
-        for task in range(2):
-            seen = p[:, task, here][mask[:, task, here]]
-            wanted[task] += seen[-20:].sum()
+    for task in range(2):
+        for step in oracles.newest_updates(mask[:, task].sum(axis=1), window):
+            wanted[task] += p[step, task][mask[step, task]].sum()
     np.testing.assert_array_equal(route(SUMS, metric, (p, y, w, mask))["window_sum"], wanted)
 
 
 def test_samples_go_on_after_a_merge():
-    metric = rm.sample_metric(lambda batch: {"sum": jnp.sum(batch.predictions, axis=1)}, window=4)
-    a = metric.update(metric.init(), rm.make_batch([1.0, 2.0], [0, 0]))
-    b = metric.update(metric.init(), rm.make_batch([10.0, 20.0, 30.0, 40.0, 50.0], [0] * 5))
+    metric = rm.sample_metric(sum_of_scores, window=6)
+
+    def after(state, *scores):
+        return metric.update(state, rm.make_batch(list(scores), [0] * len(scores)))
+
+    a = after(after(metric.init(), 1.0, 2.0), 3.0)
+    b = after(metric.init(), 10.0, 20.0)
     state = metric.merge(a, b)
-    assert metric.compute(state)["window_sum"].tolist() == [143.0]
-    # Capacity 8 holds 6: two rows are free, then the oldest go.
-    state = metric.update(state, rm.make_batch([100.0, 100.0], [0, 0]))
-    assert metric.compute(state)["window_sum"].tolist() == [343.0]
-    state = metric.update(state, rm.make_batch([100.0], [0]))
-    assert metric.compute(state)["window_sum"].tolist() == [442.0]
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, a)
+    assert metric.compute(state)["window_sum"].tolist() == [36.0]
+    # 5 of 6 are there: one more fits, then the oldest go, which only the first had.
+    state = after(state, 100.0)
+    assert metric.compute(state)["window_sum"].tolist() == [136.0]
+    assert metric.compute(after(state, 1000.0))["window_sum"].tolist() == [1135.0]
+    assert metric.compute(after(state, 1000.0, 1000.0))["window_sum"].tolist() == [2133.0]
 
 
 def test_all_merge_works_over_a_mesh_of_two_axes():
@@ -226,7 +231,7 @@ def test_all_merge_keeps_the_digits_whatever_the_order_of_devices():
     totals = []
     for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0]):
         merged = merge(jax.tree.map(lambda x, order=order: x[np.array(order)], states))
-        total = np.asarray(merged.lifetime.parts, np.float64)[0, :, 0, 0].sum()
+        total = np.asarray(merged.lifetime.parts, np.float64)[0, :, 0, 1].sum()
         np.testing.assert_allclose(total, exact, rtol=1e-14)
         totals.append(total)
     assert len(set(totals)) == 1

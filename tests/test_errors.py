@@ -146,11 +146,11 @@ MISUSES = {
     ),
     "state of other tasks": (
         lambda: rm.ctr(n_tasks=2).compute(rm.ctr().init()),
-        "state: expected arrays of shapes",
+        "state: expected a state of this metric, got one that holds something else; it has 1 tasks",
     ),
     "merge with another metric": (
         lambda: rm.ctr().merge(rm.ctr().init(), rm.ne().init()),
-        "b: expected arrays of shapes",
+        "b: expected a state of this metric, got one that holds something else; new: ",
     ),
     "empty collection": (lambda: rm.collection({}), "metrics: expected at least one metric"),
     "collection of names": (

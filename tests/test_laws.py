@@ -75,7 +75,7 @@ def _sum_of(*arguments, **options):
 
 def _aliased(state):
     (window,) = state.windows
-    return state._replace(windows=(window._replace(held=window.oldest),))
+    return state._replace(windows=(window._replace(updated=window.ring[0, ..., 0]),))
 
 
 def _halfway(a, b):

@@ -30,8 +30,11 @@ def state_of(batch, updates):
 
 
 def total(state):
-    """The exact value of the accumulated ``sum(w p)`` and ``sum(w)``, as Python integers' ratio."""
-    return [math.fsum(float(part[0, i]) for part in state.lifetime.parts) for i in range(2)]
+    """The exact value of the accumulated ``sum(w p)`` and ``sum(w)``, as Python integers' ratio.
+
+    They come after the number of examples, in the order of their names.
+    """
+    return [math.fsum(float(part[0, i]) for part in state.lifetime.parts) for i in (1, 2)]
 
 
 @functools.cache

@@ -226,7 +226,10 @@ def test_inputs_of_every_dtype_are_upcast_at_the_door(dtype):
     metric = rm.weighted_avg()
     batch = rm.make_batch(jnp.ones(257, dtype), jnp.ones(257, dtype), jnp.ones(257, dtype))
     state = metric.update(metric.init(), batch)
-    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {
+        jnp.dtype(jnp.float32),
+        jnp.dtype(jnp.int32),
+    }
     assert metric.compute(state)["lifetime_weighted_avg"].tolist() == [1.0]
 
 

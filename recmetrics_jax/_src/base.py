@@ -60,6 +60,17 @@ def gathered(batch: Batch) -> Batch:
     return jax.tree.map(gather, batch)
 
 
+def newest(batch: Batch, limit: int) -> Batch:
+    """A batch with all but its last ``limit`` real examples masked."""
+    count = jnp.cumsum(batch.mask, axis=1, dtype=jnp.int32)
+    is_in = count > count[:, -1:] - limit
+
+    def keep(x: jax.Array) -> jax.Array:
+        return jnp.where(is_in.reshape(*is_in.shape, *[1] * (x.ndim - 2)), x, jnp.zeros_like(x))
+
+    return jax.tree.map(keep, batch)
+
+
 def vary_as(x: jax.Array, other: jax.Array) -> jax.Array:
     """``x``, typed inside a ``shard_map`` as different on each device wherever ``other`` is.
 

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec
 import jax
 
 from recmetrics_jax._src.base import Batch
-from recmetrics_jax._src.definitions import SampleDefinition, SumDefinition, Undefined
+from recmetrics_jax._src.definitions import Kept, SampleDefinition, SumDefinition, Undefined
 from recmetrics_jax._src.identity import Formula, typed
 from recmetrics_jax._src.metric import Engine, Metric
 from recmetrics_jax._src.program import Member, Program
@@ -181,7 +181,9 @@ def sample_metric(
     if n_classes is not None:
         check_at_least("n_classes", n_classes, 1)
     definition = SampleDefinition(
-        Formula.of(values), _checked_undefined(undefined), int(window), tuple(keys), n_classes
+        Formula.of(values),
+        _checked_undefined(undefined),
+        Kept(int(window), n_classes, tuple(sorted(keys))),
     )
     return Engine(Program(int(n_tasks), (Member("", definition),))).metric
 

@@ -5,9 +5,10 @@ examples. Both are data: hashable, and equal when they mean the same.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,15 @@ class SumDefinition(Definition):
         """The terms, in order."""
         return list(dict.fromkeys(jax.tree.leaves(self.terms)))
 
+    @functools.cached_property
+    def group(self) -> tuple[Term, ...]:
+        """The terms, in an order that does not depend on how the metric names them."""
+        return tuple(sorted(self.distinct_terms(), key=lambda term: term.text))
+
+    def of_terms(self, sums: Mapping[Term, jax.Array]) -> Any:
+        """The tree ``terms`` with each term replaced by its sums."""
+        return jax.tree.map(lambda term: sums[term], self.terms)
+
     def evaluate(self, sums: Any) -> Values:
         """The values of sums, the tree ``terms`` of ``float64[T, *shape]``; in an x64 scope.
 
@@ -88,19 +98,26 @@ class SumDefinition(Definition):
         return self.filled(self.named(sums), poisoned)
 
 
+class Kept(NamedTuple):
+    """What is kept of examples: equal for metrics that share it."""
+
+    window: int
+    """How many."""
+    classes: int | None
+    """``C`` where the predictions are ``[T, N, C]``."""
+    keys: tuple[str, ...]
+    """The names of the keys that are kept with the examples."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class SampleDefinition(Definition):
     """A metric of examples: values of the newest ones."""
 
-    window: int
-    keys: tuple[str, ...]
-    """The names of the keys that are kept with the examples."""
-    classes: int | None
-    """``C`` where the predictions are ``[T, N, C]``."""
+    kept: Kept
 
     def make_key(self) -> Hashable:
         """All fields."""
-        return self.values, typed(self.undefined), self.window, self.keys, self.classes
+        return self.values, typed(self.undefined), self.kept
 
     def evaluate(self, rows: Batch) -> Values:
         """The values of examples; NaN for a task while one that is not finite is among them."""

@@ -126,6 +126,11 @@ class Interned(Generic[V]):
         self.recent = recent
         self._lock = threading.RLock()
 
+    def known(self) -> list[tuple[Hashable, ...]]:
+        """The keys of all objects that are in use or kept."""
+        with self._lock:
+            return list(self._in_use)
+
     def __call__(self, *key: Hashable) -> V:
         """The object of a key."""
         with self._lock:

@@ -13,10 +13,12 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from recmetrics_jax._src.base import Batch, State, Values
 from recmetrics_jax._src.identity import Interned, Value
-from recmetrics_jax._src.program import MetricState, Program
+from recmetrics_jax._src.program import Program
+from recmetrics_jax._src.state import COUNTED_TWICE, MARK, MetricState
 
 RECENT = 64
 """Programs whose compiled functions are kept although no metric of theirs is alive."""
@@ -115,7 +117,7 @@ class Engine(Value):
             ValueError: if the state is not of these metrics.
         """
         if not self.others:
-            return state  # The program looks at it.
+            return state  # The program looks at its structure.
         names = [name for name, _ in self.others]
         if not isinstance(state, MetricState) or set(state.others) != set(names):
             raise ValueError(
@@ -123,6 +125,33 @@ class Engine(Value):
                 f"written by hand, got {jax.tree.structure(state)}"
             )
         return state._replace(others={})
+
+    def checked(self, name: str, state: Any) -> MetricState:
+        """The program's part of a state, of which is looked what it holds where that is known.
+
+        Raises:
+            ValueError: if it holds something else, or counts some examples several times.
+        """
+        own = self.own(name, state)
+        if not isinstance(own, MetricState):
+            return own  # The program refuses it.
+        if isinstance(own.contents, jax.core.Tracer):
+            return own  # The values will be NaN.
+        if not getattr(own.contents, "is_fully_addressable", True):
+            return own
+        rows = np.array(jax.device_get(own.contents))
+        mark, rows.flat[MARK] = rows.flat[MARK], 0
+        others = (
+            program.contents for (program,) in compiled.known() if isinstance(program, Program)
+        )
+        self.program.contents.check(name, rows, others)
+        if mark == COUNTED_TWICE:
+            raise ValueError(
+                f"{name}: expected a state that counts each example once, got one of which copies, "
+                "merged over devices before, went on and were merged again; keep the state of each "
+                "device as it is between steps, and merge what all_merge gives no further"
+            )
+        return own
 
     def with_others(self, own: MetricState, others: Mapping[str, State]) -> MetricState:
         """A state of the program's part and those of the metrics beside it."""
@@ -193,7 +222,7 @@ class _Merge(_Function):
 
     def __call__(self, a: State, b: State) -> State:
         engine = self.engine
-        own = engine.compiled.merge(engine.own("a", a), engine.own("b", b))
+        own = engine.compiled.merge(engine.checked("a", a), engine.checked("b", b))
         others = {name: m.merge(a.others[name], b.others[name]) for name, m in engine.others}
         return engine.with_others(own, others)
 
@@ -203,7 +232,7 @@ class _Compute(_Function):
 
     def __call__(self, state: State) -> Values:
         engine = self.engine
-        values = dict(engine.compiled.compute(engine.own("state", state)))
+        values = dict(engine.compiled.compute(engine.checked("state", state)))
         for prefix, metric in engine.others:
             for name, value in metric.compute(state.others[prefix]).items():
                 if f"{prefix}/{name}" in values:

@@ -141,6 +141,24 @@ def all_add(parts: jax.Array, axis_name: AxisName) -> jax.Array:
     return add(summed, jnp.zeros_like(summed))
 
 
+def positions(size: int) -> jax.Array:
+    """``int32[1, size]``: 0 ... size - 1."""
+    return jnp.arange(size, dtype=jnp.int32)[None]
+
+
+def all_gather(x: jax.Array, axis_name: AxisName) -> jax.Array:
+    """The arrays of all devices side by side on axis 1.
+
+    As a sum of arrays that are zero elsewhere: its result is known to be the same on all devices,
+    which ``shard_map`` asks for, and ``jax.lax.all_gather`` cannot tell it under ``vmap``.
+    """
+    size = x.shape[1]
+    everywhere = jnp.zeros((x.shape[0], size * jax.lax.psum(1, axis_name), *x.shape[2:]), x.dtype)
+    start = jax.lax.axis_index(axis_name) * size
+    here = jax.lax.dynamic_update_slice_in_dim(everywhere, x, start, axis=1)
+    return jax.lax.psum(here, axis_name)
+
+
 def safe_divide(
     numerator: jax.Array, denominator: jax.Array, undefined: float = math.nan
 ) -> jax.Array:

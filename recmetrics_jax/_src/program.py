@@ -7,20 +7,26 @@ is a value, as definitions are; `recmetrics_jax._src.compiled` compiles its func
 
 import dataclasses
 import functools
-from collections.abc import Hashable
+import itertools
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src import accumulators, reduction
-from recmetrics_jax._src.accumulators import Samples, Sum, Window
-from recmetrics_jax._src.base import Batch, State, Values, gathered
-from recmetrics_jax._src.definitions import Definition, SampleDefinition, SumDefinition
+from recmetrics_jax._src import reduction
+from recmetrics_jax._src.accumulators import Sum
+from recmetrics_jax._src.base import Batch, Values, gathered, newest
+from recmetrics_jax._src.contents import Contents, Entry
+from recmetrics_jax._src.definitions import Definition, Kept, SampleDefinition, SumDefinition
+from recmetrics_jax._src.fingerprints import word_of
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.identity import Value
-from recmetrics_jax._src.layout import Columns
-from recmetrics_jax._src.terms import BAD_EXAMPLES, BinnedTerm, Term
+from recmetrics_jax._src.layout import Columns, Group, GroupedColumns, packed
+from recmetrics_jax._src.samples import Samples
+from recmetrics_jax._src.state import MetricState
+from recmetrics_jax._src.terms import BAD_EXAMPLES, EXAMPLES, BinnedTerm, Term
+from recmetrics_jax._src.windows import Window
 
 
 class Member(NamedTuple):
@@ -29,17 +35,6 @@ class Member(NamedTuple):
     prefix: str
     """What comes before the names of its values."""
     definition: Definition
-
-
-class MetricState(NamedTuple):
-    """The state of a `Program`: a pytree of arrays, opaque to users."""
-
-    lifetime: Sum
-    histograms: tuple[Histogram, ...]
-    windows: tuple[Window, ...]
-    samples: tuple[Samples, ...]
-    others: dict[str, State]
-    """The states of metrics written by hand, by name."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,14 +73,14 @@ class Program(Value):
     @property
     def window_sizes(self) -> tuple[int, ...]:
         """The examples in each distinct window."""
-        of_samples = (window for window, _ in self._sample_keys)
+        of_samples = (kept.window for kept in self._samples)
         return tuple(dict.fromkeys((*(window for window, _ in self._windows), *of_samples)))
 
     @functools.cached_property
     def keys(self) -> tuple[str, ...]:
         """The names of all keys that an update needs."""
         of_terms = (key for term in self._terms for key in term.keys)
-        of_samples = (key for keys in self._sample_keys.values() for key in keys)
+        of_samples = (key for kept in self._samples for key in kept.keys)
         return tuple(dict.fromkeys((*of_terms, *of_samples)))
 
     @functools.cached_property
@@ -94,20 +89,20 @@ class Program(Value):
         return tuple(dict.fromkeys(t for of_sums in self.sums for t in of_sums.distinct_terms()))
 
     @functools.cached_property
-    def _histograms(self) -> tuple[BinnedTerm, ...]:
+    def _groups(self) -> tuple[Group, ...]:
+        """The terms of each metric of sums, in the order in which states have them."""
+        groups = {(EXAMPLES,), *(definition.group for definition in self.sums)}
+        return tuple(sorted(groups, key=lambda group: [term.text for term in group]))
+
+    @functools.cached_property
+    def _histograms(self) -> tuple[tuple[Group, BinnedTerm], ...]:
         """The terms whose lifetime sums are histograms."""
-        return tuple(term for term in self._terms if isinstance(term, BinnedTerm))
+        return tuple((g, t) for g in self._groups for t in g if isinstance(t, BinnedTerm))
 
     @functools.cached_property
-    def _columns(self) -> Columns:
+    def _lifetime(self) -> GroupedColumns:
         """The columns of the lifetime sums."""
-        return Columns(term for term in self._terms if not isinstance(term, BinnedTerm))
-
-    @functools.cached_property
-    def _statistics(self) -> Columns:
-        """The columns of what an update is reduced to, for the lifetime and for windows."""
-        of_windows = (term for columns in self._windows.values() for term in columns.starts)
-        return Columns((*self._columns.starts, *of_windows))
+        return GroupedColumns(self._groups)
 
     @functools.cached_property
     def _windows(self) -> dict[tuple[int, int], Columns]:
@@ -115,17 +110,42 @@ class Program(Value):
         terms: dict[tuple[int, int], list[Term]] = {}
         for definition in self.sums:
             if definition.window is not None:
-                terms.setdefault(definition.window, []).extend(definition.distinct_terms())
-        return {window: Columns(of_window) for window, of_window in terms.items()}
+                terms.setdefault(definition.window, []).extend(definition.group)
+        return {
+            window: Columns(sorted(terms[window], key=lambda term: term.text))
+            for window in sorted(terms)
+        }
 
     @functools.cached_property
-    def _sample_keys(self) -> dict[tuple[int, int | None], tuple[str, ...]]:
-        """The keys kept with each distinct window of examples."""
-        keys: dict[tuple[int, int | None], tuple[str, ...]] = {}
-        for definition in self.samples:
-            group = (definition.window, definition.classes)
-            keys[group] = tuple(sorted({*keys.get(group, ()), *definition.keys}))
-        return keys
+    def _statistics(self) -> Columns:
+        """The columns of what an update is reduced to, for the lifetime and for windows."""
+        of_windows = {term for columns in self._windows.values() for term in columns.starts}
+        return Columns(t for t in self._terms if t in of_windows or not isinstance(t, BinnedTerm))
+
+    @functools.cached_property
+    def _samples(self) -> tuple[Kept, ...]:
+        """What is kept in each distinct window of examples."""
+        return tuple(sorted({definition.kept for definition in self.samples}, key=_in_words))
+
+    @functools.cached_property
+    def contents(self) -> Contents:
+        """What states hold."""
+        entries: list[Entry] = []
+        for group in self._groups:
+            if packed(group):
+                entries.append(Entry.of("lifetime", 0, packed(group), beside=_text(group)))
+        of = itertools.count(1)
+        for group, term in self._histograms:
+            entries.append(Entry.of("lifetime", next(of), (term,), beside=_text(group)))
+        for (limit, slots), columns in self._windows.items():
+            place, number = f"window of {limit:,} examples in {slots:,} slots", next(of)
+            entries += (Entry.of(place, number, (term,)) for term in columns.starts)
+        for kept in self._samples:
+            words = (word_of("examples"), word_of(_in_words(kept)), kept.window)
+            keys = f" with {', '.join(kept.keys)}" if kept.keys else ""
+            place = f"window of {kept.window:,} examples"
+            entries.append(Entry(place, f"examples{keys}", (next(of), *words)))
+        return Contents(self.n_tasks, entries)
 
     @functools.cached_property
     def _template(self) -> MetricState:
@@ -134,16 +154,17 @@ class Program(Value):
     def init(self) -> MetricState:
         """The state before any example."""
         return MetricState(
-            Sum.empty(self.n_tasks, self._columns.size),
-            tuple(Histogram.empty(self.n_tasks, term.size) for term in self._histograms),
+            Sum.empty(self.n_tasks, self._lifetime.size),
+            tuple(Histogram.empty(self.n_tasks, term.size) for _, term in self._histograms),
             tuple(
-                Window.empty(self.n_tasks, columns.size, slots)
-                for (_, slots), columns in self._windows.items()
+                Window.empty(self.n_tasks, columns.size, slots, limit)
+                for (limit, slots), columns in self._windows.items()
             ),
             tuple(
                 Samples.empty(self.n_tasks, window, classes, keys)
-                for (window, classes), keys in self._sample_keys.items()
+                for window, classes, keys in self._samples
             ),
+            jnp.asarray(self.contents.rows),
             {},
         )
 
@@ -153,39 +174,50 @@ class Program(Value):
         self._check_batch(state, batch)
         # What depends on the order of examples, or keeps them, needs them all.
         together = gathered(batch)
+        sums, poisoned = self._sums(self._statistics, batch, together)
+        histograms = tuple(
+            histogram.add(index, jnp.where(poisoned, jnp.nan, weights))
+            for histogram, (index, weights) in zip(
+                state.histograms,
+                (term.scatter(together) for _, term in self._histograms),
+                strict=True,
+            )
+        )
+        pushed = []
+        for window, ((limit, _), columns) in zip(state.windows, self._windows.items(), strict=True):
+            if batch.mask.shape[1] <= limit:
+                of_window = self._statistics.select(sums, columns.starts)
+            else:
+                within = newest(batch, limit)
+                of_window, _ = self._sums(columns, within, gathered(within))
+            with jax.enable_x64(True):
+                pushed.append(window.push(of_window))
+        with jax.enable_x64(True):
+            lifetime = state.lifetime.add(self._statistics.select(sums, self._lifetime.terms))
+        return state._replace(
+            lifetime=lifetime,
+            histograms=histograms,
+            windows=tuple(pushed),
+            samples=tuple(samples.push(together) for samples in state.samples),
+        )
+
+    def _sums(self, columns: Columns, batch: Batch, together: Batch) -> tuple[jax.Array, jax.Array]:
+        """The sums of terms over a batch, ``float64[T, K]``, NaN in tasks with a bad example.
+
+        And which tasks those are, ``bool[T, 1]``.
+        """
         terms = {
             term: term.evaluate(together if term.is_summed else batch)
-            for term in (BAD_EXAMPLES, *self._statistics.starts)
+            for term in (BAD_EXAMPLES, *columns.starts)
         }
         sums = reduction.sums(terms, batch)
         with jax.enable_x64(True):
             poisoned, sums = sums[:, :1] > 0, sums[:, 1:]
-            sums = jnp.where(poisoned & ~self._statistics.is_raw, jnp.nan, sums)
-        histograms = tuple(
-            histogram.add(index, jnp.where(poisoned, jnp.nan, weights))
-            for histogram, (index, weights) in zip(
-                state.histograms, (term.scatter(together) for term in self._histograms), strict=True
-            )
-        )
-        with jax.enable_x64(True):
-            lifetime = state.lifetime.add(self._statistics.select(sums, self._columns))
-            windows = tuple(
-                window.push(self._statistics.select(sums, columns), limit)
-                for window, ((limit, _), columns) in zip(
-                    state.windows, self._windows.items(), strict=True
-                )
-            )
-        return MetricState(
-            lifetime,
-            histograms,
-            windows,
-            tuple(samples.push(together) for samples in state.samples),
-            {},
-        )
+            return jnp.where(poisoned & ~columns.is_raw, jnp.nan, sums), poisoned
 
     def merge(self, a: MetricState, b: MetricState) -> MetricState:
         """The state of both streams together."""
-        return accumulators.merge(self._checked("a", a), self._checked("b", b))
+        return self._checked("a", a).merge(self._checked("b", b))
 
     def compute(self, state: MetricState) -> Values:
         """The values, computed in float64 and rounded once to the dtype of the state."""
@@ -194,27 +226,48 @@ class Program(Value):
         dtype = state.lifetime.parts.dtype
         with jax.enable_x64(True):
             lifetime = state.lifetime.read()
-            histograms: dict[Term, jax.Array] = {
-                term: histogram.read()
-                for term, histogram in zip(self._histograms, state.histograms, strict=True)
+            histograms = {
+                group_and_term: histogram.read()
+                for group_and_term, histogram in zip(
+                    self._histograms, state.histograms, strict=True
+                )
             }
             windows = {
-                key: window.read(key[0])
-                for key, window in zip(self._windows, state.windows, strict=True)
+                key: columns.sums(window.read())
+                for (key, columns), window in zip(self._windows.items(), state.windows, strict=True)
             }
             for prefix, definition in self.members:
                 if isinstance(definition, SumDefinition):
-                    sums = self._columns.unpack(lifetime, definition.terms, histograms)
-                    _put(values, f"{prefix}lifetime_", definition.evaluate(sums), dtype)
+                    sums = self._lifetime_sums(definition.group, lifetime, histograms)
+                    _put(
+                        values,
+                        f"{prefix}lifetime_",
+                        definition.evaluate(definition.of_terms(sums)),
+                        dtype,
+                    )
                     if definition.window is not None:
-                        columns = self._windows[definition.window]
-                        sums = columns.unpack(windows[definition.window], definition.terms, {})
-                        _put(values, f"{prefix}window_", definition.evaluate(sums), dtype)
+                        of_window = definition.evaluate(
+                            definition.of_terms(windows[definition.window])
+                        )
+                        _put(values, f"{prefix}window_", of_window, dtype)
                 elif isinstance(definition, SampleDefinition):
-                    group = list(self._sample_keys).index((definition.window, definition.classes))
-                    rows = state.samples[group].rows
+                    rows = state.samples[self._samples.index(definition.kept)].batch
                     _put(values, f"{prefix}window_", definition.evaluate(rows), dtype)
-        return values
+        is_known = state.holds(self.contents.rows)
+        return {
+            name: jnp.where(is_known, x, jnp.full_like(x, jnp.nan)) for name, x in values.items()
+        }
+
+    def _lifetime_sums(
+        self,
+        group: Group,
+        lifetime: jax.Array,
+        histograms: Mapping[tuple[Group, Term], jax.Array],
+    ) -> dict[Term, jax.Array]:
+        """The lifetime sums of a group of terms, ``float64[T, *shape]`` each."""
+        sums = self._lifetime.sums(lifetime, group)
+        of_bins = {t: histograms[group, t] for t in group if isinstance(t, BinnedTerm)}
+        return sums | {t: x.reshape(-1, *t.shape) for t, x in of_bins.items()}
 
     def _checked(self, name: str, state: Any) -> MetricState:
         """The state, with arrays restored by a checkpoint library as NumPy made JAX's.
@@ -228,8 +281,7 @@ class Program(Value):
                 f"{name}: expected a state of this metric, {expected}, "
                 f"got {jax.tree.structure(state)}"
             )
-        # The capacity of `samples` grows when states are merged: their shapes may differ.
-        for field in ("lifetime", "histograms", "windows"):
+        for field in ("lifetime", "histograms", "windows", "samples", "contents"):
             shapes = [
                 [jnp.shape(leaf) for leaf in jax.tree.leaves(getattr(tree, field))]
                 for tree in (self._template, state)
@@ -259,13 +311,22 @@ class Program(Value):
                     f"{key}: expected an array of this name in make_batch(..., {key}=...), "
                     f"got only {sorted(batch.keys)}"
                 )
-        for _, classes in self._sample_keys:
-            expected = () if classes is None else (classes,)
+        for kept in self._samples:
+            expected = () if kept.classes is None else (kept.classes,)
             if batch.predictions.shape[2:] != expected:
                 raise ValueError(
                     f"predictions: expected shape {(*batch.mask.shape, *expected)}, "
                     f"got {batch.predictions.shape}"
                 )
+
+
+def _text(group: Group) -> str:
+    """What the terms of a group are, the same in every process."""
+    return " ".join(term.text for term in group)
+
+
+def _in_words(kept: Kept) -> str:
+    return repr(tuple(kept))
 
 
 def _put(values: Values, prefix: str, new: Values, dtype: Any) -> None:

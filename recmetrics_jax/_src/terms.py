@@ -5,6 +5,7 @@ equal as values: one function with the same options, never by what they happen t
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src.base import Batch
+from recmetrics_jax._src.fingerprints import text_of
 from recmetrics_jax._src.identity import Formula, Value, typed
 
 
@@ -60,6 +62,18 @@ class Term(Value):
     def name(self) -> str:
         """The function's name, for messages."""
         return Formula.of(self.function).name
+
+    @property
+    def label(self) -> str:
+        """The function with its options, for messages."""
+        return f"{self.name}{self.options}" if self.options else self.name
+
+    @functools.cached_property
+    def text(self) -> str:
+        """What the term is, the same in every process."""
+        fields = (self.options, self.shape, self.keys, self.raw, self.is_summed)
+        function = text_of(Formula.of(self.function))
+        return f"{type(self).__name__} {function} {text_of(fields)}"
 
     @property
     def size(self) -> int:

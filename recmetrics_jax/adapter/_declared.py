@@ -85,12 +85,12 @@ class Declaration:
     @functools.cached_property
     def sample_keys(self) -> tuple[str, ...]:
         """The keys that are kept with samples."""
-        return tuple(dict.fromkeys(k for of in self.program.samples for k in of.keys))
+        return tuple(dict.fromkeys(k for of in self.program.samples for k in of.kept.keys))
 
     @functools.cached_property
     def sample_classes(self) -> tuple[int, ...]:
         """The last axis of the predictions that are kept: ``(C,)``, or ``()`` for none."""
-        classes = {definition.classes for definition in self.program.samples}
+        classes = {definition.kept.classes for definition in self.program.samples}
         if len(classes) > 1:
             raise ValueError(f"_factory: expected one n_classes of all examples, got {classes}")
         return tuple(c for c in classes if c is not None)
