@@ -75,7 +75,7 @@ def make_batch(
     *,
     mask: ArrayOrList | None = None,
     mask_nonfinite: bool = False,
-    **keys: ArrayOrList,
+    keys: Mapping[str, ArrayOrList] | None = None,
 ) -> Batch:
     """Checks and casts arrays into a `Batch`; works eagerly and under every transformation.
 
@@ -93,9 +93,9 @@ def make_batch(
             infinite. False: the values of their task become NaN, in a window for as long as the
             example is in it. True: such examples are left out, as if masked. Either way
             `recmetrics_jax.nonfinite_examples` counts them.
-        **keys: integer arrays by name, like ``labels`` or ``[N]``: sessions, groups. All 64 bits
-            count where a NumPy array is given outside jit, or x64 is enabled; jit itself cuts int64
-            arguments to int32 otherwise.
+        keys: integer arrays by name, like ``labels`` or ``[N]``: sessions, groups, as in
+            ``keys={"session_id": ids}``. All 64 bits count where a NumPy array is given outside
+            jit, or x64 is enabled; jit itself cuts int64 arguments to int32 otherwise.
 
     Returns:
         A `Batch` with leaves ``[T, N, ...]``.
@@ -117,7 +117,7 @@ def make_batch(
     if mask is not None:
         mask = _to_array("mask", mask, np.bool_)
         check_per_example("mask", mask.shape, shape)
-    words = {name: _key_words(name, key, shape) for name, key in keys.items()}
+    words = {name: _key_words(name, key, shape) for name, key in check_keys(keys).items()}
     return assemble(predictions, labels, weights, mask, words, mask_nonfinite=mask_nonfinite)
 
 
@@ -220,6 +220,7 @@ def _key_words(name: str, x: ArrayOrList, shape: tuple[int, int]) -> jax.Array:
     NumPy arrays are split on the host: without x64, JAX would cut them to 32 bits first, and
     different keys would collide.
     """
+    name = f"keys[{name!r}]"
     if isinstance(x, jax.Array):
         keys = _to_array(name, x, np.integer)
         words = _words(keys)
@@ -235,6 +236,21 @@ def _key_words(name: str, x: ArrayOrList, shape: tuple[int, int]) -> jax.Array:
 def _words(keys: jax.Array) -> jax.Array:
     upper = keys >> 32 if keys.dtype.itemsize == 8 else jnp.where(keys < 0, -1, 0)
     return jnp.stack([upper.astype(jnp.int32), keys.astype(jnp.int32)], axis=-1)
+
+
+def check_keys(keys: Mapping[str, ArrayOrList] | None) -> Mapping[str, ArrayOrList]:
+    """Keys by name, none for None; raises ValueError if they are given otherwise."""
+    if keys is None:
+        return {}
+    if not isinstance(keys, Mapping):
+        raise ValueError(
+            "keys: expected a dict of integer arrays by name, as in keys={'session_id': ids}, got "
+            f"{type(keys).__name__}"
+        )
+    for name in keys:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"keys: expected names that are non-empty strings, got {name!r}")
+    return keys
 
 
 def check_shapes(

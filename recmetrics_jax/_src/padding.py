@@ -1,6 +1,7 @@
 """Ragged batches, padded to few lengths, so that few lengths are compiled."""
 
 import operator
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from jax import errors
 from recmetrics_jax._src.base import (
     ArrayOrList,
     Batch,
+    check_keys,
     check_per_example,
     check_shapes,
     make_batch,
@@ -52,7 +54,7 @@ def make_padded_batch(
     mask: ArrayOrList | None = None,
     mask_nonfinite: bool = False,
     smallest: int = SMALLEST,
-    **keys: ArrayOrList,
+    keys: Mapping[str, ArrayOrList] | None = None,
 ) -> Batch:
     """As `make_batch`, padded to a `bucket_size`: a stream of ragged batches compiles few times.
 
@@ -67,7 +69,7 @@ def make_padded_batch(
         mask: bool, like ``labels``, or ``[N]`` for all tasks; all True if None.
         mask_nonfinite: True: leave out examples with a NaN or an infinity, as `make_batch` does.
         smallest: the smallest bucket.
-        **keys: integer arrays by name, like ``labels`` or ``[N]``.
+        keys: integer arrays by name, like ``labels`` or ``[N]``, as in ``keys={"user": ids}``.
 
     Returns:
         A `Batch` with leaves ``[T, bucket_size(N), ...]``.
@@ -100,7 +102,10 @@ def make_padded_batch(
         None if weights is None else padded("weights", weights, np.bool_, np.number),
         mask=padded("mask", np.ones(n, bool) if mask is None else mask, np.bool_),
         mask_nonfinite=mask_nonfinite,
-        **{name: padded(name, key, np.integer) for name, key in keys.items()},
+        keys={
+            name: padded(f"keys[{name!r}]", key, np.integer)
+            for name, key in check_keys(keys).items()
+        },
     )
 
 

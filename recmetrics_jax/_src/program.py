@@ -256,7 +256,8 @@ class Program(Value):
         for key in self.keys:
             if key not in batch.keys:
                 raise ValueError(
-                    f"{key}: expected an array of this name in make_batch(..., {key}=...), "
+                    f"{key}: expected an array of this name in make_batch(..., "
+                    f"keys={{{key!r}: ...}}), "
                     f"got only {sorted(batch.keys)}"
                 )
         for _, classes in self._sample_keys:

@@ -111,7 +111,7 @@ def auc(
     Args:
         window: examples in the window, by task; exact. States that are merged keep both windows.
         grouped: also give the average of the AUC of groups.
-        grouping_key: the name of the groups in `recmetrics_jax.make_batch`.
+        grouping_key: the name of the groups among the ``keys`` of `recmetrics_jax.make_batch`.
         average: what a group counts in it: ``"equal"`` 1, ``"impressions"`` its number of examples,
             ``"weight"`` their weight.
         undefined_groups: the AUC of a group without both classes; None leaves such groups out.
@@ -132,7 +132,7 @@ def auc(
     >>> import recmetrics_jax as rm
     >>> metric = rm.auc(window=100, grouped=True)
     >>> batch = rm.make_batch(
-    ...     [0.9, 0.5, 0.5, 0.1, 0.7], [1, 0, 1, 0, 1], grouping_keys=[7, 7, 7, 7, 8]
+    ...     [0.9, 0.5, 0.5, 0.1, 0.7], [1, 0, 1, 0, 1], keys={"grouping_keys": [7, 7, 7, 7, 8]}
     ... )
     >>> values = metric.compute(metric.update(metric.init(), batch))
     >>> {name: round(value.item(), 4) for name, value in values.items()}
@@ -179,7 +179,7 @@ def auprc(
     Args:
         window: examples in the window, by task; exact. States that are merged keep both windows.
         grouped: also give the average of the AUPRC of groups.
-        grouping_key: the name of the groups in `recmetrics_jax.make_batch`.
+        grouping_key: the name of the groups among the ``keys`` of `recmetrics_jax.make_batch`.
         average: what a group counts in it: ``"equal"`` 1, ``"impressions"`` its number of examples,
             ``"weight"`` their weight.
         undefined_groups: the AUPRC of a group without positives; None leaves such groups out.

@@ -162,7 +162,7 @@ def rauc(
     Args:
         window: examples in the window, by task; exact. States that are merged keep both windows.
         grouped: also give the average of the RAUC of groups.
-        grouping_key: the name of the groups in `recmetrics_jax.make_batch`.
+        grouping_key: the name of the groups among the ``keys`` of `recmetrics_jax.make_batch`.
         average: what a group counts in it: ``"equal"`` 1, ``"impressions"`` its number of examples,
             ``"weight"`` their weight.
         undefined_groups: the RAUC of a group of one example; None leaves such groups out.
@@ -181,7 +181,7 @@ def rauc(
     >>> import recmetrics_jax as rm
     >>> metric = rm.rauc(window=100, grouped=True)
     >>> batch = rm.make_batch(
-    ...     [0.9, 0.5, 0.4, 0.1, 0.7], [30, 5, 12, 1, 40], grouping_keys=[7, 7, 7, 7, 8]
+    ...     [0.9, 0.5, 0.4, 0.1, 0.7], [30, 5, 12, 1, 40], keys={"grouping_keys": [7, 7, 7, 7, 8]}
     ... )
     >>> values = metric.compute(metric.update(metric.init(), batch))
     >>> {name: round(value.item(), 4) for name, value in values.items()}

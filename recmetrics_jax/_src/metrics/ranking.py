@@ -208,7 +208,7 @@ def ndcg(
             place of sessions; ``m`` is 1.
         is_negative_task_mask: for each task, whether ``1 - p`` and ``1 - y`` take the place of
             predictions and labels; None for no task.
-        session_key: the name of the sessions in `recmetrics_jax.make_batch`.
+        session_key: the name of the sessions among the ``keys`` of `recmetrics_jax.make_batch`.
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
@@ -224,7 +224,7 @@ def ndcg(
     >>> import recmetrics_jax as rm
     >>> metric = rm.ndcg(report_ndcg_as_decreasing_curve=False)
     >>> batch = rm.make_batch(
-    ...     [0.9, 0.8, 0.7, 0.1], [1, 0, 1, 1], session_id=[7, 8, 7, 8]
+    ...     [0.9, 0.8, 0.7, 0.1], [1, 0, 1, 1], keys={"session_id": [7, 8, 7, 8]}
     ... )  # In session 7 both are relevant, in session 8 the second.
     >>> value = metric.compute(metric.update(metric.init(), batch))["lifetime_ndcg"]
     >>> round(value.item(), 6)  # (1 + 1 / log2(3)) / 2
