@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from recmetrics_jax._src.options import flag
+
 ArrayOrList = ArrayLike | Sequence[Any]
 State = Any  # a pytree of arrays, opaque to the caller
 Values = dict[str, jax.Array]
@@ -118,7 +120,8 @@ def make_batch(
         mask = _to_array("mask", mask, np.bool_)
         check_per_example("mask", mask.shape, shape)
     words = {name: _key_words(name, key, shape) for name, key in check_keys(keys).items()}
-    return assemble(predictions, labels, weights, mask, words, mask_nonfinite=mask_nonfinite)
+    drops = flag("mask_nonfinite", mask_nonfinite)
+    return assemble(predictions, labels, weights, mask, words, mask_nonfinite=drops)
 
 
 @functools.partial(jax.jit, static_argnames="mask_nonfinite")

@@ -1,6 +1,5 @@
 """Ragged batches, padded to few lengths, so that few lengths are compiled."""
 
-import operator
 from collections.abc import Mapping
 
 import jax
@@ -16,7 +15,7 @@ from recmetrics_jax._src.base import (
     make_batch,
     to_host,
 )
-from recmetrics_jax._src.build import check_at_least
+from recmetrics_jax._src.options import whole
 
 SMALLEST = 256
 
@@ -40,9 +39,8 @@ def bucket_size(n: int, *, smallest: int = SMALLEST) -> int:
     >>> [rm.bucket_size(n) for n in (0, 256, 257, 5000)]
     [256, 256, 512, 8192]
     """
-    check_at_least("n", n, 0)
-    check_at_least("smallest", smallest, 1)
-    times = max(1, -(-operator.index(n) // smallest))
+    n, smallest = whole("n", n, 0), whole("smallest", smallest, 1)
+    times = max(1, -(-n // smallest))
     return smallest << (times - 1).bit_length()
 
 

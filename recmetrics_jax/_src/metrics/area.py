@@ -11,7 +11,8 @@ from recmetrics_jax._src import curves
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import factory, sample_metric
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.metrics._groups import Average, check_grouped, group_values
+from recmetrics_jax._src.metrics._groups import Average, group_values, grouping, keys_of
+from recmetrics_jax._src.options import threshold
 
 
 def weights_of_classes(
@@ -67,21 +68,22 @@ def _area_metric(
     undefined: float,
     label_threshold: float | None = None,
 ) -> Metric:
-    check_grouped(average, undefined_groups)
-    values = functools.partial(
-        area_values,
-        name=name,
-        area=area,
-        label_threshold=label_threshold,
-        grouping_key=grouping_key if grouped else None,
+    options = grouping(
+        grouped=grouped,
+        grouping_key=grouping_key,
         average=average,
         undefined_groups=undefined_groups,
+    )
+    if label_threshold is not None:
+        label_threshold = threshold("label_threshold", label_threshold)
+    values = functools.partial(
+        area_values, name=name, area=area, label_threshold=label_threshold, **options
     )
     return sample_metric(
         values,
         n_tasks=n_tasks,
         window=window,
-        keys=(grouping_key,) if grouped else (),
+        keys=keys_of(options),
         undefined=undefined,
     )
 

@@ -11,6 +11,7 @@ from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.options import flag
 from recmetrics_jax._src.reduction import SMALL
 from recmetrics_jax._src.terms import (
     WEIGHTED_LABELS,
@@ -173,7 +174,7 @@ def ne(
     """
     return sum_metric(
         ne_terms,
-        functools.partial(ne_values, logloss=bool(logloss)),
+        functools.partial(ne_values, logloss=flag("logloss", logloss)),
         n_tasks=n_tasks,
         window=window,
         slots=slots,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sample_metric, sum_metric
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.metrics._groups import Average, check_grouped, group_values
+from recmetrics_jax._src.metrics._groups import Average, group_values, grouping, keys_of
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.pairs import Pairs, count_pairs
 from recmetrics_jax._src.terms import Term, scores
@@ -188,17 +188,16 @@ def rauc(
     {'window_rauc': 0.8, 'window_grouped_rauc': 0.8333, 'window_grouped_rauc_groups': 1.0,
     'window_grouped_rauc_undefined_groups': 1.0}
     """
-    check_grouped(average, undefined_groups)
-    values = functools.partial(
-        rauc_values,
-        grouping_key=grouping_key if grouped else None,
+    options = grouping(
+        grouped=grouped,
+        grouping_key=grouping_key,
         average=average,
         undefined_groups=undefined_groups,
     )
     return sample_metric(
-        values,
+        functools.partial(rauc_values, **options),
         n_tasks=n_tasks,
         window=window,
-        keys=(grouping_key,) if grouped else (),
+        keys=keys_of(options),
         undefined=undefined,
     )

@@ -10,9 +10,10 @@ import numpy as np
 
 from recmetrics_jax._src import segments
 from recmetrics_jax._src.base import Batch, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, check_at_least, factory, sum_metric
+from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.options import flag, text, whole
 from recmetrics_jax._src.terms import Term, scores
 
 X = TypeVar("X")
@@ -230,15 +231,18 @@ def ndcg(
     >>> round(value.item(), 6)  # (1 + 1 / log2(3)) / 2
     0.815465
     """
-    check_at_least("k", k, -1)
     options = NDCGOptions(
-        session_key=session_key,
-        remove_single_length_sessions=bool(remove_single_length_sessions),
-        k=int(k),
-        exponential_gain=bool(exponential_gain),
-        report_ndcg_as_decreasing_curve=bool(report_ndcg_as_decreasing_curve),
-        scale_by_weights_tensor=bool(scale_by_weights_tensor),
-        is_negative_task_mask=_checked_mask(is_negative_task_mask, n_tasks),
+        session_key=text("session_key", session_key),
+        remove_single_length_sessions=flag(
+            "remove_single_length_sessions", remove_single_length_sessions
+        ),
+        k=whole("k", k, -1),
+        exponential_gain=flag("exponential_gain", exponential_gain),
+        report_ndcg_as_decreasing_curve=flag(
+            "report_ndcg_as_decreasing_curve", report_ndcg_as_decreasing_curve
+        ),
+        scale_by_weights_tensor=flag("scale_by_weights_tensor", scale_by_weights_tensor),
+        is_negative_task_mask=_checked_mask(is_negative_task_mask, whole("n_tasks", n_tasks, 1)),
     )
     return sum_metric(
         ndcg_terms(options),
