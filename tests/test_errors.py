@@ -128,7 +128,7 @@ MISUSES = {
     ),
     "term of another shape": (
         lambda: update(rm.sum_metric({"n": wrong_shape}, dict), rm.make_batch(ONE, ONE)),
-        "term 'wrong_shape': expected a float array of shape (1, 4), got float32[1]",
+        "term 'wrong_shape': expected a float array of shape (1, 4), a number or more for each",
     ),
     "term that is no function": (
         lambda: rm.sum_metric({"n": 3}, dict),

@@ -92,7 +92,6 @@ def test_metrics_that_differ_are_not_equal():
         rm.calibration(),
         rm.accuracy(),
         rm.accuracy(threshold=1),
-        rm.accuracy(threshold=1.0),
         rm.ne(),
         rm.ne(logloss=True),
         rm.auc(window=5),

@@ -211,3 +211,10 @@ def test_what_cannot_work_is_refused_when_a_metric_is_made(name):
 def test_a_misspelled_option_is_pythons_error():
     with pytest.raises(TypeError, match=r"ne\(\) got an unexpected keyword argument 'windows'"):
         rm.ne(windows=5)
+
+
+def test_numbers_that_mean_the_same_make_the_same_metric():
+    assert rm.accuracy(threshold=1) == rm.accuracy(threshold=1.0)
+    assert rm.ctr(undefined=0) == rm.ctr(undefined=0.0)
+    assert rm.ne(logloss=1) == rm.ne(logloss=True)
+    assert rm.auc(window=3, undefined_groups=1) == rm.auc(window=3, undefined_groups=1.0)

@@ -13,7 +13,7 @@ import jax
 
 from recmetrics_jax._src.base import Batch
 from recmetrics_jax._src.definitions import SampleDefinition, SumDefinition
-from recmetrics_jax._src.identity import Formula, typed
+from recmetrics_jax._src.identity import Formula, check_hashable, typed
 from recmetrics_jax._src.metric import Engine, Metric
 from recmetrics_jax._src.options import LARGEST_SAMPLES, names, plain, undefined_values, whole
 from recmetrics_jax._src.program import Member, Program
@@ -128,9 +128,9 @@ def sum_metric(
     if slots % 2:
         raise ValueError(f"slots: expected an even number, got {slots}")
     definition = SumDefinition(
-        Formula.of(values),
+        _formula(values, "sums"),
         undefined_values(undefined),
-        terms=jax.tree.map(_as_term, terms),
+        terms=_as_terms(terms),
         window=None if window is None else (whole("window", window, 1), slots),
     )
     return Engine(Program(whole("n_tasks", n_tasks, 1), (Member("", definition),))).metric
@@ -176,7 +176,7 @@ def sample_metric(
     0.7
     """
     definition = SampleDefinition(
-        Formula.of(values),
+        _formula(values, "a batch"),
         undefined_values(undefined),
         window=whole("window", window, 1, LARGEST_SAMPLES),
         keys=names("keys", keys),
@@ -283,6 +283,22 @@ def _as_metric(name: Any, metric: Any, defaults: Mapping[str, Any]) -> Metric:
     if not isinstance(made, Metric):
         raise ValueError(f"{expected}, got a function that returns {type(made).__name__}")
     return made
+
+
+def _formula(values: Any, of: str) -> Formula:
+    """The function of the values."""
+    if not callable(values):
+        raise ValueError(f"values: expected a function of {of}, got {values!r:.80}")
+    check_hashable("values", values)
+    return Formula.of(values)
+
+
+def _as_terms(terms: Any) -> Any:
+    """A tree of terms, from one of terms and of functions of a batch."""
+    terms = jax.tree.map(_as_term, terms, is_leaf=lambda x: x is None)
+    if not jax.tree.leaves(terms):
+        raise ValueError("terms: expected at least one function of a batch, got none")
+    return terms
 
 
 def _as_term(function: Any) -> Term:

@@ -100,6 +100,17 @@ def names(name: str, value: Any) -> tuple[str, ...]:
     return tuple(text(name, each) for each in value)
 
 
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """An option that is a shape, of at least one number.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ValueError(f"{name}: expected a tuple of sizes, as in (3,), got {value!r}")
+    return tuple(whole(name, size, 1) for size in value)
+
+
 def undefined_values(undefined: Any) -> float | tuple[tuple[str, float], ...]:
     """What takes the place of undefined values: a number, or numbers by name, in order of names.
 
