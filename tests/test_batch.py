@@ -138,8 +138,8 @@ def test_a_misspelled_argument_is_no_key(misspelled, make):
         (np.ones(2, int), "as in keys={'session_id': ids}, got ndarray"),
         ({3: np.ones(2, int)}, "keys: expected names that are non-empty strings, got 3"),
         ({"a": np.ones(2)}, "keys['a']: expected an integer dtype, got float64"),
-        ({"a": None}, "keys['a']: expected an integer dtype, got object"),
-        ({"a": {"b": [1, 2]}}, "keys['a']: expected an integer dtype, got object"),
+        ({"a": None}, "keys['a']: expected an array, got None"),
+        ({"a": {"b": [1, 2]}}, "keys['a']: expected an array, got a dict of ['b']"),
         ({"a": np.ones(3, int)}, "keys['a']: expected shape (1, 2) or (2,), got (3,)"),
     ],
 )

@@ -6,13 +6,12 @@ import jax
 import numpy as np
 from jax import errors
 
-from recmetrics_jax._src.base import (
+from recmetrics_jax._src.base import Batch, make_batch
+from recmetrics_jax._src.checks import (
     ArrayOrList,
-    Batch,
     check_keys,
     check_per_example,
     check_shapes,
-    make_batch,
     to_host,
 )
 from recmetrics_jax._src.options import whole

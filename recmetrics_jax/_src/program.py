@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from recmetrics_jax._src import accumulators, reduction
 from recmetrics_jax._src.accumulators import Samples, Sum, Window
 from recmetrics_jax._src.base import Batch, State, Values, gathered
+from recmetrics_jax._src.checks import way_out_of_tasks
 from recmetrics_jax._src.definitions import Definition, SampleDefinition, SumDefinition
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.identity import Value
@@ -247,6 +248,7 @@ class Program(Value):
         if self.members and batch.mask.shape[0] != self.n_tasks:
             raise ValueError(
                 f"batch: expected {self.n_tasks} tasks (n_tasks), got {batch.mask.shape[0]}"
+                f"{way_out_of_tasks(self.n_tasks, batch.mask.shape)}"
             )
         if batch.weights.dtype != state.lifetime.parts.dtype:
             raise ValueError(
