@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from recmetrics_jax._src.checks import (
     ArrayOrList,
@@ -64,6 +65,14 @@ def check_update(state: Any, batch: Any, *more: Any, **named: Any) -> None:
     if not isinstance(batch, Batch):
         raise ValueError(
             f"batch: expected a Batch from make_batch, got {type(batch).__name__}{call}"
+        )
+
+
+def make_exportable(*types: type[Any]) -> None:
+    """Lets functions of pytrees of these NamedTuples be serialized by `jax.export`."""
+    for of in types:
+        export.register_namedtuple_serialization(
+            of, serialized_name=f"recmetrics_jax.{of.__name__}"
         )
 
 

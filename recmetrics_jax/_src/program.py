@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import accumulators, reduction
 from recmetrics_jax._src.accumulators import Samples, Sum, Window
-from recmetrics_jax._src.base import Batch, State, Values, gathered
+from recmetrics_jax._src.base import Batch, State, Values, gathered, make_exportable
 from recmetrics_jax._src.checks import way_out_of_tasks
 from recmetrics_jax._src.definitions import Definition, SampleDefinition, SumDefinition
 from recmetrics_jax._src.histogram import Histogram
@@ -41,6 +41,9 @@ class MetricState(NamedTuple):
     samples: tuple[Samples, ...]
     others: dict[str, State]
     """The states of metrics written by hand, by name."""
+
+
+make_exportable(Batch, MetricState, Sum, Histogram, Window, Samples)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

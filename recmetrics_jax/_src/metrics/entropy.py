@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.numerics import is_known, safe_divide
 from recmetrics_jax._src.options import flag
 from recmetrics_jax._src.reduction import SMALL
 from recmetrics_jax._src.terms import (
@@ -88,7 +88,7 @@ def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
         return jax.lax.cond(is_of_classes, of_classes, of_any, *arrays)
 
     of_any = functools.partial(weighted_cross_entropy, eta=eta)
-    if batch.labels.size <= SMALL:
+    if not is_known(batch.labels.size) or batch.labels.size <= SMALL:
         return of_any(batch.labels, scores(batch), batch.weights)
     of_classes = functools.partial(_cross_entropy_of_classes, eta=eta)
     return jax.lax.platform_dependent(

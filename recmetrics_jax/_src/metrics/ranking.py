@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from recmetrics_jax._src import segments
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.numerics import is_known, safe_divide
 from recmetrics_jax._src.options import flag, text, whole
 from recmetrics_jax._src.terms import Term, scores
 
@@ -143,10 +143,12 @@ def _discounts(by: jax.Array, sessions: jax.Array, k: int) -> tuple[jax.Array, j
     ends = jnp.concatenate([starts[..., 1:], jnp.full_like(starts[..., :1], size)], axis=-1)
     of_run = segments.take(sessions, jnp.minimum(starts, size - 1))
     session_starts = segments.take(starts_of_sessions, of_run)
-    rank = np.arange(1, size + 1)
-    discounts = np.where(rank <= (size if k == -1 else k), 1 / np.log2(rank + 1), 0.0)
+    # A constant, but where a function is exported for any number of examples.
+    xp: Any = np if is_known(size) else jnp
+    rank = xp.arange(1, size + 1)
+    discounts = xp.where(rank <= (size if k == -1 else k), 1 / xp.log2(rank + 1), 0.0)
     # What the ranks before each rank add up to.
-    table = jnp.array(np.concatenate([[0.0], np.cumsum(discounts)]), jnp.float64)
+    table = jnp.array(xp.concatenate([xp.zeros(1), xp.cumsum(discounts)]), jnp.float64)
     before, through = (
         table.at[rows - session_starts].get(mode="promise_in_bounds") for rows in (starts, ends)
     )
