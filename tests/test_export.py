@@ -97,6 +97,58 @@ def test_the_door_is_exported_with_an_update(shape):
         check(metric.compute(state), metric.compute(step(metric.init(), *arguments(size))))
 
 
+FIRST = np.array([[True, False, False, True, False, True, False], [True] * 7])
+SCORES = np.array([[3, 1, 2, 2, 5, 0, 1], [1, 1, 1, 0, 2, 2, 4]], np.float32)
+NUMBERS = np.cumsum(FIRST, axis=1, dtype=np.int32) - 1
+ORDER = np.array([[3, 1, 0, 2, 6, 5, 4], [0, 2, 4, 6, 1, 3, 5]], np.int32)
+OPS = {
+    "argsort": (NUMBERS, SCORES),
+    "cumsum": (SCORES, FIRST),
+    "curve": (SCORES, SCORES, SCORES, (NUMBERS,)),
+    "first_rows": (FIRST,),
+    "is_first": (NUMBERS,),
+    "is_last": (FIRST,),
+    "last_rows": (FIRST,),
+    "maxima": (SCORES, NUMBERS),
+    "numbers": (FIRST,),
+    "precision_recall_area": (SCORES, SCORES, SCORES, (NUMBERS,)),  # Of their curve.
+    "put": (SCORES, ORDER),
+    "ranks": (FIRST,),
+    "roc_area": (SCORES, SCORES, SCORES, (NUMBERS,)),
+    "starts": (NUMBERS,),
+    "sums": (SCORES, FIRST),
+    "sums_before": (SCORES, FIRST),
+    "take": (SCORES, ORDER),
+    "totals": (SCORES, NUMBERS),
+    "words_of": (SCORES,),
+}
+
+
+def test_the_table_has_all_functions_of_ops_but_those_of_pairs():
+    assert set(OPS) == {name for name in rm.ops.__all__ if name[0].islower()} - {"count_pairs"}
+
+
+def of_curve(area, *arguments):
+    return area(rm.ops.curve(*arguments))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_toolkits_of_any_number_of_rows(name):
+    arguments = jax.tree.map(jnp.asarray, OPS[name])
+    function = getattr(rm.ops, name)
+    if name.endswith("_area"):
+        function = functools.partial(of_curve, function)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, ANY), x.dtype), arguments)
+    exported = export.export(jax.jit(lambda x: tuple(jax.tree.leaves(function(*x)))))(shapes)
+    for size in (1, 5, 7):
+        part = jax.tree.map(lambda x, n=size: x[:, :n], arguments)
+        if name in ("put", "take") and size < 7:
+            part = (part[0], jnp.argsort(part[1], axis=1).astype(jnp.int32))
+        expected = jax.tree.leaves(function(*part))
+        for value, wanted in zip(exported.call(part), expected, strict=True):
+            np.testing.assert_allclose(value, wanted, rtol=1e-12)
+
+
 def test_shapes_that_do_not_fit_are_named_when_they_are_exported():
     n, m = export.symbolic_shape("n, m")
     p, y = (jax.ShapeDtypeStruct((size,), jnp.float32) for size in (n, m))

@@ -115,6 +115,8 @@ def put(x: jax.Array, rows: jax.Array) -> jax.Array:
     >>> put(jnp.array([7, 8, 9]), jnp.array([2, 0, 1])).tolist()
     [8, 9, 7]
     """
+    if not is_known(x.shape[-1]):
+        return take(x, argsort(rows))
     return jnp.put_along_axis(
         jnp.zeros_like(x), rows, x, axis=-1, inplace=False, mode="promise_in_bounds"
     )
