@@ -38,7 +38,7 @@ def programs(
     state = metric.init()
 
     def step(state: Any, arrays: Any, keys: Any) -> Any:
-        return metric.update(state, rm.make_batch(*arrays, **keys))
+        return metric.update(state, rm.make_batch(*arrays, keys=keys))
 
     return (
         lambda: jax.jit(step, donate_argnums=0).lower(state, arrays, keys).compile(),
@@ -153,7 +153,7 @@ def values_of_five() -> Mapping[str, jax.Array]:
         n_tasks=FIRST[0],
         window=10_000,
     )
-    batch = rm.make_batch(*scores(*FIRST), **FIRST_KEYS)
+    batch = rm.make_batch(*scores(*FIRST), keys=FIRST_KEYS)
     return metrics.compute(metrics.update(metrics.init(), batch))
 
 

@@ -43,7 +43,7 @@ OF_TORCHEVAL = {"auc": "binary_auroc", "auprc": "binary_auprc"}
 def computes(metric: rm.Metric, *arrays: np.ndarray, updates: int = 1, **keys: np.ndarray) -> Run:
     """Computes of the state after some updates."""
     update, compute = jax.jit(metric.update), jax.jit(metric.compute)
-    state, batch = metric.init(), rm.make_batch(*arrays, **keys)
+    state, batch = metric.init(), rm.make_batch(*arrays, keys=keys)
     for _ in range(updates):
         state = update(state, batch)
     return repeat(lambda: compute(state))

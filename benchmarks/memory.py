@@ -118,7 +118,7 @@ def needed(subject: Subject, size: int, *, of_update: bool, an_example: bool = T
     touch it: a full window that makes room, a histogram that settles.
     """
     metric = subject.make(size)
-    batch = rm.make_batch(*scores(size), **subject.keys(size))
+    batch = rm.make_batch(*scores(size), keys=subject.keys(size))
     if of_update:
         lowered = jax.jit(metric.update, donate_argnums=0).lower(metric.init(), batch)
     else:

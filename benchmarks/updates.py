@@ -42,7 +42,7 @@ def updates(
         before: updates that the state has seen when a round starts; None: all of the last round.
     """
     step = jax.jit(
-        lambda state, arrays, keys: metric.update(state, rm.make_batch(*arrays, **keys)),
+        lambda state, arrays, keys: metric.update(state, rm.make_batch(*arrays, keys=keys)),
         donate_argnums=0,
     )
     inputs, in_keys = jax.tree.map(jnp.asarray, (arrays, keys))

@@ -212,7 +212,9 @@ def make_eval_step(apply: Apply, metrics: rm.Metric, mesh: jax.sharding.Mesh) ->
         predictions = jax.nn.sigmoid(apply(params, ratings))
         labels = labels_of(ratings)
         users = ratings.users  # the groups of AUC, and the sessions of NDCG
-        batch = rm.make_batch(predictions, labels, mask=mask, grouping_keys=users, session_id=users)
+        batch = rm.make_batch(
+            predictions, labels, mask=mask, keys={"grouping_keys": users, "session_id": users}
+        )
         state = metrics.update(state, batch)
         return jax.tree.map(lambda x: x[None], state), predictions
 

@@ -3,7 +3,8 @@
 All work along the last axis of arrays ``[..., N]``, inside jit, and in O(N log N). Weights and
 areas are float64 whether x64 is enabled or not, for use in a ``jax.enable_x64(True)`` scope:
 `recmetrics_jax.sum_metric` and `recmetrics_jax.sample_metric` open one for ``values``. Called
-eagerly, each is compiled once for every shape, and one dispatch.
+eagerly, each is compiled once for every shape, and one dispatch. Arrays that do not belong together
+raise ValueError, when a function is traced.
 """
 
 from collections.abc import Callable
@@ -11,15 +12,15 @@ from typing import Any, TypeVar, cast
 
 import jax
 
-from recmetrics_jax._src import curves, pairs, segments
+from recmetrics_jax._src import arguments, curves, pairs, segments
 from recmetrics_jax._src.curves import Curve
 from recmetrics_jax._src.pairs import Pairs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _compiled(function: F) -> F:
-    return cast(F, jax.jit(function, inline=True))
+def _compiled(function: F, check: Callable[..., Any] = arguments.checked) -> F:
+    return cast(F, jax.jit(check(function), inline=True))
 
 
 argsort = _compiled(segments.argsort)
@@ -40,8 +41,8 @@ totals = _compiled(segments.totals)
 words_of = _compiled(segments.words_of)
 
 curve = _compiled(curves.curve)
-precision_recall_area = _compiled(curves.precision_recall_area)
-roc_area = _compiled(curves.roc_area)
+precision_recall_area = _compiled(curves.precision_recall_area, arguments.checked_points)
+roc_area = _compiled(curves.roc_area, arguments.checked_points)
 
 count_pairs = _compiled(pairs.count_pairs)
 

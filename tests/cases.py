@@ -250,7 +250,7 @@ def keys_of(case, examples):
 
 def batch_of(case, p, y, w, mask, **options):
     """The batch of ``predictions, labels, weights, mask``, with the keys of the case."""
-    return rm.make_batch(p, y, w, mask=mask, **keys_of(case, p.shape[1]), **options)
+    return rm.make_batch(p, y, w, mask=mask, keys=keys_of(case, p.shape[1]), **options)
 
 
 def batches(case, *, tasks=2, examples=48, count=4, seed=0):

@@ -104,7 +104,7 @@ def test_groups_are_averaged_as_asked():
             for average, undefined_groups in OPTIONS
         }
     )
-    batch = rm.make_batch(p, y, w, mask=np.arange(120) < 110, user=users)
+    batch = rm.make_batch(p, y, w, mask=np.arange(120) < 110, keys={"user": users})
     values = metric.compute(metric.update(metric.init(), batch))
     p, y, w = (x[:110].astype(np.float32).astype(float) for x in (p, y, w))
     for name in EXACT:
@@ -124,7 +124,7 @@ def test_whole_weights_are_copies(name):
     metric = EXACT[name][0](window=500, grouped=True, average="weight")
 
     def values(weights, p, y, groups):
-        batch = rm.make_batch(p, y, weights, grouping_keys=groups)
+        batch = rm.make_batch(p, y, weights, keys={"grouping_keys": groups})
         return metric.compute(metric.update(metric.init(), batch))
 
     weighted = values(copies, p, y, groups)
@@ -161,7 +161,9 @@ def grouped_data():
 def test_all_merge_and_sharded_jit_give_the_exact_area_of_all_devices(axis_type):
     p, y, users = grouped_data()
     metric = rm.auc(window=80, grouped=True)
-    wanted = metric.compute(metric.update(metric.init(), rm.make_batch(p, y, grouping_keys=users)))
+    wanted = metric.compute(
+        metric.update(metric.init(), rm.make_batch(p, y, keys={"grouping_keys": users}))
+    )
     np.testing.assert_allclose(
         wanted["window_auc"], [oracles.auc(p[0].astype(float), y[0], np.ones(80))], rtol=1e-6
     )
@@ -172,12 +174,12 @@ def test_all_merge_and_sharded_jit_give_the_exact_area_of_all_devices(axis_type)
         jax.shard_map, mesh=mesh, in_specs=P(None, "devices"), out_specs=P(), check_vma=True
     )
     def merged(p, y, users):
-        state = metric.update(metric.init(), rm.make_batch(p, y, grouping_keys=users))
+        state = metric.update(metric.init(), rm.make_batch(p, y, keys={"grouping_keys": users}))
         return metric.compute(rm.all_merge(state, "devices"))
 
     @jax.jit
     def plain(p, y, users):
-        batch = rm.make_batch(p, y, grouping_keys=users)
+        batch = rm.make_batch(p, y, keys={"grouping_keys": users})
         return metric.compute(metric.update(metric.init(), batch))
 
     sharding = NamedSharding(mesh, P(None, "devices"))
@@ -323,7 +325,7 @@ factories: Any = rm
             lambda: (m := rm.auc(window=5, grouped=True)).update(
                 m.init(), rm.make_batch([0.5], [1])
             ),
-            "grouping_keys: expected an array of this name in make_batch(..., grouping_keys=...)",
+            "grouping_keys: expected an array of this name in make_batch(",
         ),
     ],
 )

@@ -24,6 +24,11 @@ def odd_sessions(batch):
     return (batch.keys["session"][..., 1] == 1).astype(batch.weights.dtype)
 
 
+def given(name, value):
+    """An argument of `make_batch`, or a key."""
+    return {"keys": {name: value}} if name == "session" else {name: value}
+
+
 # By argument, what counts its ones.
 REUSED = {
     "predictions": (np.float32, rm.Term(lambda batch: batch.predictions)),
@@ -44,7 +49,7 @@ def test_a_buffer_that_is_filled_anew_is_not_read_late(name, make):
     dtype, term = REUSED[name]
     metric = rm.sum_metric({"ones": term}, dict)
     ones, buffer = np.ones(ROWS, np.float32), np.zeros(ROWS, dtype)
-    arguments = {"predictions": ones, "labels": ones, name.split()[0]: buffer}
+    arguments = {"predictions": ones, "labels": ones, **given(name.split()[0], buffer)}
     state = metric.init()
     for step in range(STEPS):
         buffer[:] = step % 2
@@ -105,10 +110,40 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("make", [rm.make_batch, rm.make_padded_batch], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("argument", ["predictions", "labels", "weights", "mask", "session"])
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_array_of_numbers_is_refused_by_name(name, argument, make):
-    value, message = REFUSED[name]
-    arguments = {"predictions": np.ones(2), "labels": np.ones(2), argument: value}
-    with pytest.raises(ValueError, match=f"^{argument}: .*{re.escape(message)}"):
+@pytest.mark.parametrize("name", ["predictions", "labels", "weights", "mask", "session"])
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_array_of_numbers_is_refused_by_name(kind, name, make):
+    value, message = REFUSED[kind]
+    arguments = {"predictions": np.ones(2), "labels": np.ones(2), **given(name, value)}
+    shown = "keys['session']" if name == "session" else name
+    with pytest.raises(ValueError, match=f"^{re.escape(shown)}: .*{re.escape(message)}"):
         make(**arguments)
+
+
+MAKE = pytest.mark.parametrize("make", [rm.make_batch, rm.make_padded_batch])
+
+
+@pytest.mark.parametrize("misspelled", ["weight", "masks", "sample_weight", "label", "session_id"])
+@MAKE
+def test_a_misspelled_argument_is_no_key(misspelled, make):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{misspelled}'"):
+        make(np.ones(2), np.ones(2), **{misspelled: np.ones(2, int)})
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ([1, 2], "keys: expected a dict of integer arrays by name, as in keys={'session_id': ids}"),
+        ("session", "integer arrays by name, as in keys={'session_id': ids}, got str"),
+        (np.ones(2, int), "as in keys={'session_id': ids}, got ndarray"),
+        ({3: np.ones(2, int)}, "keys: expected names that are non-empty strings, got 3"),
+        ({"a": np.ones(2)}, "keys['a']: expected an integer dtype, got float64"),
+        ({"a": None}, "keys['a']: expected an array, got None"),
+        ({"a": {"b": [1, 2]}}, "keys['a']: expected an array, got a dict of ['b']"),
+        ({"a": np.ones(3, int)}, "keys['a']: expected shape (1, 2) or (2,), got (3,)"),
+    ],
+)
+@MAKE
+def test_keys_that_are_no_arrays_by_name_are_refused(keys, message, make):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make(np.ones(2), np.ones(2), keys=keys)

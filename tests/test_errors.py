@@ -72,12 +72,12 @@ MISUSES = {
         "predictions: expected an array",
     ),
     "keys of floats": (
-        lambda: rm.make_batch(ONE, ONE, session=ONE),
-        "session: expected an integer dtype, got float64",
+        lambda: rm.make_batch(ONE, ONE, keys={"session": ONE}),
+        "keys['session']: expected an integer dtype, got float64",
     ),
     "keys of another length": (
-        lambda: rm.make_batch(ONE, ONE, session=np.ones(3, int)),
-        "session: expected shape (1, 4) or (4,), got (3,)",
+        lambda: rm.make_batch(ONE, ONE, keys={"session": np.ones(3, int)}),
+        "keys['session']: expected shape (1, 4) or (4,), got (3,)",
     ),
     "too many tasks": (
         lambda: update(rm.ctr(), rm.make_batch(TWO, TWO)),
@@ -110,9 +110,9 @@ MISUSES = {
     "missing key": (
         lambda: update(
             rm.sum_metric({"n": rm.Term(session_count, keys=("session",))}, dict),
-            rm.make_batch(ONE, ONE, user=np.ones(4, int)),
+            rm.make_batch(ONE, ONE, keys={"user": np.ones(4, int)}),
         ),
-        "session: expected an array of this name in make_batch(..., session=...), got only",
+        "session: expected an array of this name in make_batch(..., keys={'session': ",
     ),
     "missing key of samples": (
         lambda: update(
@@ -128,7 +128,7 @@ MISUSES = {
     ),
     "term of another shape": (
         lambda: update(rm.sum_metric({"n": wrong_shape}, dict), rm.make_batch(ONE, ONE)),
-        "term 'wrong_shape': expected a float array of shape (1, 4), got float32[1]",
+        "term 'wrong_shape': expected a float array of shape (1, 4), a number or more for each",
     ),
     "term that is no function": (
         lambda: rm.sum_metric({"n": 3}, dict),

@@ -92,7 +92,6 @@ def test_metrics_that_differ_are_not_equal():
         rm.calibration(),
         rm.accuracy(),
         rm.accuracy(threshold=1),
-        rm.accuracy(threshold=1.0),
         rm.ne(),
         rm.ne(logloss=True),
         rm.auc(window=5),
@@ -174,7 +173,7 @@ def test_a_pickle_is_restored_in_another_process():
         "metric = pickle.loads(sys.stdin.buffer.read())\n"
         "assert metric == rm.collection("
         "{'ne': rm.ne(window=10), 'auc': rm.auc(window=10, grouped=True)})\n"
-        "batch = rm.make_batch([.5, .25], [1, 0], grouping_keys=[1, 1])\n"
+        "batch = rm.make_batch([.5, .25], [1, 0], keys={'grouping_keys': [1, 1]})\n"
         "print(metric.compute(metric.update(metric.init(), batch))['auc/window_auc'])\n"
     )
     result = subprocess.run(

@@ -38,8 +38,8 @@ def test_padded_batches_give_the_values_of_ragged_ones():
     metric = rm.collection(METRICS)
     ragged = padded = metric.init()
     for arrays, keys in stream([5, 8, 1, 17]):
-        ragged = metric.update(ragged, rm.make_batch(*arrays, **keys))
-        batch = rm.make_padded_batch(*arrays, smallest=8, **keys)
+        ragged = metric.update(ragged, rm.make_batch(*arrays, keys=keys))
+        batch = rm.make_padded_batch(*arrays, smallest=8, keys=keys)
         assert batch.mask.shape == (2, rm.bucket_size(arrays[0].shape[1], smallest=8))
         padded = metric.update(padded, batch)
     expected, values = metric.compute(ragged), metric.compute(padded)
@@ -62,7 +62,7 @@ def test_padding_keeps_masks_classes_and_dtypes_of_every_kind():
 
 
 def test_an_empty_batch_is_all_padding():
-    batch = rm.make_padded_batch([], [], session_id=[], smallest=4)
+    batch = rm.make_padded_batch([], [], keys={"session_id": []}, smallest=4)
     assert batch.mask.tolist() == [[False] * 4]
     assert batch.keys["session_id"].shape == (1, 4, 2)
 
@@ -88,7 +88,7 @@ def test_a_ragged_stream_compiles_once_for_each_bucket():
         ({"labels": np.ones(4)}, r"labels: expected shape \(3,\), .* got \(4,\)"),
         ({"weights": np.ones(2)}, r"weights: expected shape .* got \(2,\)"),
         ({"mask": np.ones(3)}, "mask: expected a bool"),
-        ({"ids": np.ones(3)}, "ids: expected an integer"),
+        ({"keys": {"ids": np.ones(3)}}, r"keys\['ids'\]: expected an integer"),
         ({"predictions": np.ones(())}, r"predictions: expected shape \[N\]"),
         ({"predictions": [[1], [2, 3]]}, "predictions: expected an array"),
         ({"smallest": 0}, "smallest: expected a whole number of at least 1"),

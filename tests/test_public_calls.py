@@ -53,7 +53,7 @@ METRIC = rm.collection({"ctr": rm.ctr(n_tasks=2, window=100), "auc": rm.auc(n_ta
 
 
 def batch():
-    return rm.make_batch(P, Y, W, grouping_keys=GROUPS)
+    return rm.make_batch(P, Y, W, keys={"grouping_keys": GROUPS})
 
 
 def eager_metric():
@@ -83,7 +83,7 @@ def counts(predictions, labels, weights):
 CLASSES = rng.random((2, 64, 3))
 PUBLIC = {
     "make_batch": batch,
-    "make_padded_batch": lambda: rm.make_padded_batch(P, Y, W, session_id=GROUPS),
+    "make_padded_batch": lambda: rm.make_padded_batch(P, Y, W, keys={"session_id": GROUPS}),
     "bucket_size": lambda: rm.bucket_size(1000),
     "safe_divide": lambda: rm.safe_divide(F32, F32),
     "describe": lambda: rm.describe(METRIC),

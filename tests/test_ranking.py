@@ -140,7 +140,9 @@ def rauc_of_all_averages():
 def test_rauc_is_its_definition(predictions, labels):
     p, y, w, groups = draw(3, predictions, labels, "some_zero", examples=33, groups=14)
     groups[:, 0] = 99  # A group of one.
-    values = values_of(rauc_of_all_averages(), [rm.make_batch(p, y, w, grouping_keys=groups)])
+    values = values_of(
+        rauc_of_all_averages(), [rm.make_batch(p, y, w, keys={"grouping_keys": groups})]
+    )
     names = ("rauc", "grouped_rauc", "grouped_rauc_groups", "grouped_rauc_undefined_groups")
     for options in AVERAGES:
         wanted = [
@@ -156,7 +158,7 @@ def test_rauc_is_its_definition(predictions, labels):
 def test_rauc_covers_the_newest_examples():
     p, y, w, groups = draw(4, "tied", "graded", "ones", examples=30)
     batches = [
-        rm.make_batch(*(x[:, i : i + 7] for x in (p, y, w)), user=groups[:, i : i + 7])
+        rm.make_batch(*(x[:, i : i + 7] for x in (p, y, w)), keys={"user": groups[:, i : i + 7]})
         for i in range(0, 30, 7)
     ]
     metric = metric_of(rm.rauc, window=11, grouped=True, grouping_key="user")
@@ -169,7 +171,7 @@ def test_rauc_covers_the_newest_examples():
 @pytest.mark.parametrize("examples", [0, 1, 2])
 def test_few_examples(examples):
     p, y, w, groups = draw(5, "distinct", "binary", "ones", examples=examples)
-    batch = rm.make_batch(p, y, w, session_id=groups, grouping_keys=groups)
+    batch = rm.make_batch(p, y, w, keys={"session_id": groups, "grouping_keys": groups})
     check(values_of(metric_of(rm.xauc), [batch])["xauc"], by_task(oracles.xauc, p, y, w))
     values = values_of(metric_of(rm.rauc, window=4, grouped=True), [batch])
     check(values["rauc"], by_task(oracles.rauc, p, y))
@@ -232,7 +234,7 @@ def of_all_options():
 
 
 def check_all_options(batches, *, atol=1e-7, **oracle):
-    made = [rm.make_batch(p, y, w, session_id=sessions) for p, y, w, sessions in batches]
+    made = [rm.make_batch(p, y, w, keys={"session_id": sessions}) for p, y, w, sessions in batches]
     values = values_of(of_all_options(), made)
     for options in OPTIONS:
         negative, rest = split_options(options)
@@ -262,7 +264,7 @@ def test_ndcg_is_that_of_scikit_learn(predictions, k):
     y[:, 0] = 1
     sessions = np.repeat(np.arange(6), 15)
     options = {"k": k or -1, "report_ndcg_as_decreasing_curve": False}
-    batch = rm.make_batch(p.ravel(), y.ravel(), w.ravel(), session_id=sessions)
+    batch = rm.make_batch(p.ravel(), y.ravel(), w.ravel(), keys={"session_id": sessions})
     value = values_of(metric_of(rm.ndcg, 1, **options), [batch])["ndcg"]
     check(value, [sklearn.ndcg_score(y, p, k=k)])
 
@@ -270,7 +272,7 @@ def test_ndcg_is_that_of_scikit_learn(predictions, k):
 def test_ndcg_of_the_ideal_order_is_exactly_1():
     rng = np.random.default_rng(8)
     y = rng.integers(0, 5, 200)
-    batch = rm.make_batch(y / 8, y, session_id=rng.integers(0, 30, 200))
+    batch = rm.make_batch(y / 8, y, keys={"session_id": rng.integers(0, 30, 200)})
     assert values_of(metric_of(rm.ndcg, 1), [batch])["ndcg"].tolist() == [0.0]
 
 
@@ -278,7 +280,7 @@ def test_ndcg_of_the_ideal_order_is_exactly_1():
 def test_ndcg_is_0_where_the_ideal_gains_cancel(y):
     """By rounding, they might leave 1e-17, which is no divisor."""
     with jax.enable_x64(True):
-        batch = rm.make_batch(np.arange(len(y)), y, session_id=np.zeros(len(y), int))
+        batch = rm.make_batch(np.arange(len(y)), y, keys={"session_id": np.zeros(len(y), int)})
         metric = rm.ndcg(report_ndcg_as_decreasing_curve=False)
         assert values_of(metric, [batch])["ndcg"].tolist() == [0.0]
 
@@ -286,7 +288,7 @@ def test_ndcg_is_0_where_the_ideal_gains_cancel(y):
 def test_ndcg_of_negative_labels_keeps_padding_last():
     p, y = np.array([0.1, 0.2, 0.9, 0.0]), np.array([-1.0, -3.0, -2.0, 9.0])
     mask, sessions = np.array([True, True, True, False]), np.zeros(4, int)
-    batch = rm.make_batch(p - 1, y, mask=mask, session_id=sessions)
+    batch = rm.make_batch(p - 1, y, mask=mask, keys={"session_id": sessions})
     value = values_of(metric_of(rm.ndcg, 1), [batch])["ndcg"]
     parts = (p[None, :3] - 1, y[None, :3], np.ones((1, 3)), sessions[None, :3])
     check(value, ndcg_of([parts]))
@@ -299,6 +301,15 @@ FACTORIES = {
     "ndcg_scaled": functools.partial(rm.ndcg, scale_by_weights_tensor=True, k=2),
     "ndcg_without_singles": functools.partial(rm.ndcg, remove_single_length_sessions=True),
 }
+
+KEYS = ("session_id", "grouping_keys")
+
+
+def batch_of(arrays, **options):
+    """The batch of arrays by name, keys among them."""
+    keys = {name: arrays[name] for name in KEYS}
+    return rm.make_batch(**{k: x for k, x in arrays.items() if k not in KEYS}, keys=keys, **options)
+
 
 NDCG_OPTIONS = ("ndcg_scaled", "ndcg_without_singles")
 
@@ -329,21 +340,21 @@ def test_masked_rows_count_nothing_whatever_they_hold():
     kept["session_id"][:, :2] = full["session_id"][:, np.flatnonzero(mask)[:2]] = 0
     full["session_id"][:, np.flatnonzero(~mask)[:4]] = 12345
     metric = all_of_them(3)
-    masked = values_of(metric, [rm.make_batch(**full, mask=mask)])
-    for key, value in values_of(metric, [rm.make_batch(**kept)]).items():
+    masked = values_of(metric, [batch_of(full, mask=mask)])
+    for key, value in values_of(metric, [batch_of(kept)]).items():
         check(masked[key], value)
         assert np.isfinite(value).all()
 
 
 def test_order_of_rows_and_tasks_apart_change_nothing():
     full = arguments()
-    wanted = values_of(all_of_them(3), [rm.make_batch(**full)])
+    wanted = values_of(all_of_them(3), [batch_of(full)])
     order = np.random.default_rng(11).permutation(41)
     permuted = {key: x[:, order] for key, x in full.items()}
-    for key, value in values_of(all_of_them(3), [rm.make_batch(**permuted)]).items():
+    for key, value in values_of(all_of_them(3), [batch_of(permuted)]).items():
         check(value, wanted[key])
     for task in range(3):
-        alone = rm.make_batch(**{key: x[task] for key, x in full.items()})
+        alone = batch_of({key: x[task] for key, x in full.items()})
         for key, value in values_of(all_of_them(1), [alone]).items():
             np.testing.assert_array_equal(value[0], wanted[key][task])
 
@@ -351,13 +362,13 @@ def test_order_of_rows_and_tasks_apart_change_nothing():
 def test_nonfinite_example_makes_its_task_nan():
     full = arguments()
     full["predictions"][1, 4] = np.nan
-    for key, value in values_of(all_of_them(3), [rm.make_batch(**full)]).items():
+    for key, value in values_of(all_of_them(3), [batch_of(full)]).items():
         assert np.isnan(value).tolist() == [False, True, False], key
 
 
 def test_rows_of_all_devices_count_by_pairs_and_sessions_of_each():
     metric = all_of_them(2)
-    batches = [rm.make_batch(**arguments(seed, tasks=2, examples=16)) for seed in range(4)]
+    batches = [batch_of(arguments(seed, tasks=2, examples=16)) for seed in range(4)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
     wanted = metric.compute(functools.reduce(metric.update, batches, metric.init()))
     mesh = jax.make_mesh((4,), ("devices",), axis_types=(AxisType.Auto,))
@@ -375,7 +386,7 @@ def test_rows_of_all_devices_count_by_pairs_and_sessions_of_each():
 def test_options_of_ndcg_under_scan_and_vmap():
     """Those of which the laws say nothing, which are about NDCG as it is by default."""
     metric = rm.collection({name: FACTORIES[name] for name in NDCG_OPTIONS}, n_tasks=2)
-    batches = [rm.make_batch(**arguments(seed, tasks=2, examples=16)) for seed in range(4)]
+    batches = [batch_of(arguments(seed, tasks=2, examples=16)) for seed in range(4)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
     states = [metric.update(metric.init(), batch) for batch in batches]
 
@@ -400,7 +411,7 @@ def test_x64_has_its_own_precision():
         p, y, w = rng.random((2, 60)), rng.random((2, 60)), rng.random((2, 60))
         p[:, ::3] = p[:, :1]
         sessions = rng.integers(-(2**63), 2**63, 9)[rng.integers(0, 9, (2, 60))]
-        batch = rm.make_batch(p, y, w, session_id=sessions, grouping_keys=sessions)
+        batch = rm.make_batch(p, y, w, keys={"session_id": sessions, "grouping_keys": sessions})
         precise = functools.partial(check, rtol=1e-12, atol=0)
         precise(values_of(rm.xauc(n_tasks=2), [batch])["xauc"], by_task(oracles.xauc, p, y, w))
         values = values_of(rm.rauc(n_tasks=2, window=60, grouped=True), [batch])
@@ -414,7 +425,7 @@ def test_x64_has_its_own_precision():
 
 
 def test_ndcg_and_xauc_sort_once_for_both_of_their_sums():
-    batch = rm.make_batch(**arguments(tasks=1))
+    batch = batch_of(arguments(tasks=1))
     for metric, sorts in ((rm.ndcg(), 4), (rm.ndcg(scale_by_weights_tensor=True), 5)):
         compiled = jax.jit(metric.update).lower(metric.init(), batch).compile()
         assert (compiled.as_text() or "").count(" sort(") == sorts

@@ -26,7 +26,7 @@ def test_metric_neither_enters_nor_breaks_the_gradient(case):
 
     def with_metric(weights, state):
         value, p = loss(weights, features, labels)
-        state = metric.update(state, rm.make_batch(p, labels, **keys_of(case, 32)))
+        state = metric.update(state, rm.make_batch(p, labels, keys=keys_of(case, 32)))
         # Even a value added to the loss has no gradient.
         extra = sum(jnp.nansum(x) for x in metric.compute(state).values())
         return value + extra, state
@@ -90,7 +90,7 @@ def test_collection_takes_metrics_written_by_hand():
 def test_metric_ignores_keys_that_it_did_not_ask_for():
     metric = rm.collection({"ctr": rm.ctr(), "auc": rm.auc(window=5)})
     plain = rm.make_batch([0.5, 0.7], [0, 1])
-    keyed = rm.make_batch([0.5, 0.7], [0, 1], session=np.array([1, 2]))
+    keyed = rm.make_batch([0.5, 0.7], [0, 1], keys={"session": np.array([1, 2])})
     chex.assert_trees_all_equal(
         metric.update(metric.init(), keyed), metric.update(metric.init(), plain)
     )
@@ -98,7 +98,9 @@ def test_metric_ignores_keys_that_it_did_not_ask_for():
 
 def test_padding_is_zeroed_at_the_door():
     bad = np.array([0.5, np.nan])
-    batch = rm.make_batch(bad, bad, bad, mask=np.array([True, False]), session=np.array([3, 9]))
+    batch = rm.make_batch(
+        bad, bad, bad, mask=np.array([True, False]), keys={"session": np.array([3, 9])}
+    )
     for leaf in (batch.predictions, batch.labels, batch.weights, batch.keys["session"]):
         assert (leaf[0, 1] == 0).all()
     assert not batch.nonfinite.any()
@@ -107,7 +109,7 @@ def test_padding_is_zeroed_at_the_door():
 def test_later_writes_to_the_callers_arrays_change_nothing():
     arrays = [np.full(4096, 0.25, np.float32) for _ in range(3)]
     mask, session = np.ones(4096, bool), np.ones(4096, np.int32)
-    batch = rm.make_batch(*arrays, mask=mask, session=session)
+    batch = rm.make_batch(*arrays, mask=mask, keys={"session": session})
     for array in arrays:
         array[:] = 7
     mask[:] = False
@@ -121,7 +123,7 @@ def test_later_writes_to_the_callers_arrays_change_nothing():
 @pytest.mark.parametrize("make", [np.asarray, list], ids=["array", "list"])
 def test_keys_of_64_bits_do_not_collide(make):
     keys = np.array([2**40 + 5, 5, -1, 2**32 - 1, -(2**63), 2**63 - 1])
-    words = rm.make_batch(np.ones(6), np.ones(6), session=make(keys)).keys["session"]
+    words = rm.make_batch(np.ones(6), np.ones(6), keys={"session": make(keys)}).keys["session"]
     assert words.dtype == jnp.int32
     upper, lower = (np.asarray(words[0, :, i], np.int64) for i in range(2))
     np.testing.assert_array_equal((upper << 32) | (lower & 0xFFFFFFFF), keys)
@@ -132,12 +134,14 @@ def test_a_key_is_the_same_from_numpy_and_from_jax(dtype):
     info = np.iinfo(dtype)
     keys = np.array([max(info.min, -(2**31)), 0, 7, min(info.max, 2**31 - 1)], dtype)
     by_numpy, by_jax = (
-        rm.make_batch(np.ones(4), np.ones(4), session=x).keys["session"]
+        rm.make_batch(np.ones(4), np.ones(4), keys={"session": x}).keys["session"]
         for x in (keys, jnp.asarray(keys))
     )
     np.testing.assert_array_equal(by_numpy, by_jax)
     with jax.enable_x64(True):
-        by_x64 = rm.make_batch(np.ones(4), np.ones(4), session=jnp.asarray(keys)).keys["session"]
+        by_x64 = rm.make_batch(np.ones(4), np.ones(4), keys={"session": jnp.asarray(keys)}).keys[
+            "session"
+        ]
     np.testing.assert_array_equal(by_numpy, by_x64)
 
 

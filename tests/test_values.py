@@ -193,7 +193,7 @@ def test_nonfinite_example_makes_its_task_nan_or_is_masked(case, where, bad):
     names = ("predictions", "labels", "weights", "mask")
     parts: dict[str, Any] = dict(zip(names, arrays(rng, case, 2, EXAMPLES), strict=True))
     parts["mask"][:] = True
-    parts |= keys_of(case, EXAMPLES)
+    parts["keys"] = keys_of(case, EXAMPLES)
     metric = metric_of(case, window=1000)
 
     def values_of(**options):

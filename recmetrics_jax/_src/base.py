@@ -4,15 +4,24 @@ Shapes are written with one alphabet: ``T`` tasks, ``N`` examples, ``C`` classes
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax import export
 
-ArrayOrList = ArrayLike | Sequence[Any]
+from recmetrics_jax._src.checks import (
+    ArrayOrList,
+    check_keys,
+    check_kind,
+    check_per_example,
+    check_shapes,
+    to_host,
+)
+from recmetrics_jax._src.options import flag
+
 State = Any  # a pytree of arrays, opaque to the caller
 Values = dict[str, jax.Array]
 
@@ -41,6 +50,30 @@ class Batch(NamedTuple):
         """The halves of a key, ``int32[T, N]`` each, to sort and compare by."""
         words = self.keys[name]
         return words[..., 0], words[..., 1]
+
+
+def check_update(state: Any, batch: Any, *more: Any, **named: Any) -> None:
+    """Raises ValueError if what ``update`` was called with is not a state and a batch."""
+    call = "; call update(state, rm.make_batch(predictions, labels, weights))"
+    if more or named:
+        got = ", ".join((*(type(x).__name__ for x in (batch, *more)), *(f"{k}=" for k in named)))
+        raise ValueError(f"batch: expected one Batch from make_batch, got {got}{call}")
+    if isinstance(state, Batch):
+        raise ValueError(
+            f"state: expected a state of this metric, got a Batch; the state comes first{call}"
+        )
+    if not isinstance(batch, Batch):
+        raise ValueError(
+            f"batch: expected a Batch from make_batch, got {type(batch).__name__}{call}"
+        )
+
+
+def make_exportable(*types: type[Any]) -> None:
+    """Lets functions of pytrees of these NamedTuples be serialized by `jax.export`."""
+    for of in types:
+        export.register_namedtuple_serialization(
+            of, serialized_name=f"recmetrics_jax.{of.__name__}"
+        )
 
 
 def gathered(batch: Batch) -> Batch:
@@ -86,7 +119,7 @@ def make_batch(
     *,
     mask: ArrayOrList | None = None,
     mask_nonfinite: bool = False,
-    **keys: ArrayOrList,
+    keys: Mapping[str, ArrayOrList] | None = None,
 ) -> Batch:
     """Checks and casts arrays into a `Batch`; works eagerly and under every transformation.
 
@@ -104,9 +137,9 @@ def make_batch(
             infinite. False: the values of their task become NaN, in a window for as long as the
             example is in it. True: such examples are left out, as if masked. Either way
             `recmetrics_jax.nonfinite_examples` counts them.
-        **keys: integer arrays by name, like ``labels`` or ``[N]``: sessions, groups. All 64 bits
-            count where a NumPy array is given outside jit, or x64 is enabled; jit itself cuts int64
-            arguments to int32 otherwise.
+        keys: integer arrays by name, like ``labels`` or ``[N]``: sessions, groups, as in
+            ``keys={"session_id": ids}``. All 64 bits count where a NumPy array is given outside
+            jit, or x64 is enabled; jit itself cuts int64 arguments to int32 otherwise.
 
     Returns:
         A `Batch` with leaves ``[T, N, ...]``.
@@ -128,8 +161,9 @@ def make_batch(
     if mask is not None:
         mask = _to_array("mask", mask, np.bool_)
         check_per_example("mask", mask.shape, shape)
-    words = {name: _key_words(name, key, shape) for name, key in keys.items()}
-    return assemble(predictions, labels, weights, mask, words, mask_nonfinite=mask_nonfinite)
+    words = {name: _key_words(name, key, shape) for name, key in check_keys(keys).items()}
+    drops = flag("mask_nonfinite", mask_nonfinite)
+    return assemble(predictions, labels, weights, mask, words, mask_nonfinite=drops)
 
 
 @functools.partial(jax.jit, static_argnames="mask_nonfinite")
@@ -175,27 +209,6 @@ def assemble(
     )
 
 
-def to_host(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> np.ndarray:
-    """``x`` as a NumPy array of one of ``kinds``; it may be the caller's own."""
-    if _is_masked(x) or (isinstance(x, list | tuple) and any(map(_is_masked, x))):
-        raise ValueError(
-            f"{name}: expected an array without a mask of its own, got a masked array; pass "
-            f"{name}.filled(0), and mask=~numpy.ma.getmaskarray({name})"
-        )
-    try:
-        host = np.asarray(x)
-    except ValueError as error:
-        raise ValueError(f"{name}: expected an array, got {x!r:.80} ({error})") from error
-    if host.size == 0 and host.dtype == np.float64:
-        host = host.astype(kinds[-1] if kinds[-1] is np.bool_ else np.int64)
-    _check_kind(name, host.dtype, kinds)
-    return host
-
-
-def _is_masked(x: Any) -> bool:
-    return isinstance(x, np.ma.MaskedArray)
-
-
 def _to_array(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> jax.Array:
     """``x`` as an array of one of ``kinds``, never sharing memory with the caller's buffer.
 
@@ -204,25 +217,12 @@ def _to_array(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> jax.Array:
     too, since JAX would cut integers to 32 bits first.
     """
     if isinstance(x, jax.Array):
-        _check_kind(name, x.dtype, kinds)
+        check_kind(name, x.dtype, kinds)
         return x
     host = to_host(name, x, *kinds)
     dtype = jnp.result_type(float) if host.dtype.itemsize == 8 else host.dtype
     with np.errstate(over="ignore"):  # What float32 cannot hold becomes infinite, and is counted.
         return jnp.asarray(host.astype(dtype))
-
-
-def _check_kind(name: str, dtype: np.dtype, kinds: tuple[type[np.generic], ...]) -> None:
-    """Raises ValueError if a dtype is of none of the kinds, or one that JAX does not have."""
-    is_known = dtype.kind not in "cmM" and dtype.itemsize <= 8 and dtype.isnative
-    if not (is_known and any(jnp.issubdtype(dtype, kind) for kind in kinds)):
-        expected = {np.bool_: "a bool", np.integer: "an integer", np.number: "a real number"}
-        hint = ""
-        if dtype.kind == "m":
-            hint = f"; divide by a unit, as in {name} / numpy.timedelta64(1, 's')"
-        elif dtype.kind in "iuf" and not is_known:
-            hint = "; convert it with .astype to a dtype of at most 64 bits, in native byte order"
-        raise ValueError(f"{name}: expected {expected[kinds[-1]]} dtype, got {dtype}{hint}")
 
 
 def _key_words(name: str, x: ArrayOrList, shape: tuple[int, int]) -> jax.Array:
@@ -231,6 +231,7 @@ def _key_words(name: str, x: ArrayOrList, shape: tuple[int, int]) -> jax.Array:
     NumPy arrays are split on the host: without x64, JAX would cut them to 32 bits first, and
     different keys would collide.
     """
+    name = f"keys[{name!r}]"
     if isinstance(x, jax.Array):
         keys = _to_array(name, x, np.integer)
         words = _words(keys)
@@ -246,26 +247,3 @@ def _key_words(name: str, x: ArrayOrList, shape: tuple[int, int]) -> jax.Array:
 def _words(keys: jax.Array) -> jax.Array:
     upper = keys >> 32 if keys.dtype.itemsize == 8 else jnp.where(keys < 0, -1, 0)
     return jnp.stack([upper.astype(jnp.int32), keys.astype(jnp.int32)], axis=-1)
-
-
-def check_shapes(
-    predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray
-) -> tuple[int, int]:
-    """The ``(T, N)`` of a batch, from its predictions and labels."""
-    if predictions.ndim not in (1, 2, 3):
-        raise ValueError(
-            f"predictions: expected shape [N], [T, N] or [T, N, C], got {predictions.shape}"
-        )
-    expected = predictions.shape[:2]
-    if labels.shape != expected:
-        raise ValueError(
-            f"labels: expected shape {expected}, as the predictions {predictions.shape}, "
-            f"got {labels.shape}"
-        )
-    return (1, expected[0]) if len(expected) == 1 else (expected[0], expected[1])
-
-
-def check_per_example(name: str, shape: tuple[int, ...], expected: tuple[int, int]) -> None:
-    """Raises ValueError if a shape is neither ``[T, N]``, as expected, nor ``[N]``."""
-    if shape not in (expected, expected[1:]):
-        raise ValueError(f"{name}: expected shape {expected} or {expected[1:]}, got {shape}")

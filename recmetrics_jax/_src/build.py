@@ -6,16 +6,16 @@ All metrics of this package are made with them, and users' own metrics are too.
 import functools
 import inspect
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec
 
 import jax
 
 from recmetrics_jax._src.base import Batch
-from recmetrics_jax._src.definitions import Kept, SampleDefinition, SumDefinition, Undefined
-from recmetrics_jax._src.identity import Formula, typed
+from recmetrics_jax._src.definitions import Kept, SampleDefinition, SumDefinition
+from recmetrics_jax._src.identity import Formula, check_hashable, typed
 from recmetrics_jax._src.metric import Engine, Metric
+from recmetrics_jax._src.options import LARGEST_SAMPLES, names, plain, undefined_values, whole
 from recmetrics_jax._src.program import Member, Program
 from recmetrics_jax._src.terms import Term
 
@@ -25,12 +25,14 @@ P = ParamSpec("P")
 
 
 def factory(make: Callable[P, Metric]) -> Callable[P, Metric]:
-    """A factory whose metrics print like the call that made them."""
+    """A factory whose metrics print like the call that made them; of NumPy's scalars, Python's."""
     signature = inspect.signature(make)
+    of_options: Callable[..., Metric] = make
 
     @functools.wraps(make)
     def named(*args: P.args, **kwargs: P.kwargs) -> Metric:
-        metric = make(*args, **kwargs)
+        of_call = [plain(x) for x in args], {name: plain(x) for name, x in kwargs.items()}
+        metric = of_options(*of_call[0], **of_call[1])
         engine = Engine.of(metric)
         if engine is None:
             return metric
@@ -38,11 +40,11 @@ def factory(make: Callable[P, Metric]) -> Callable[P, Metric]:
             _shown(value)
             if signature.parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
             else f"{name}={_shown(value)}"
-            for name, value in signature.bind(*args, **kwargs).arguments.items()
+            for name, value in signature.bind(*of_call[0], **of_call[1]).arguments.items()
             if not _is_default(value, signature.parameters[name].default)
         ]
-        call = f"{make.__name__}({', '.join(options)})"
-        return Engine(engine.program, engine.others, call).metric
+        shown = f"{make.__name__}({', '.join(options)})"
+        return Engine(engine.program, engine.others, shown).metric
 
     return named
 
@@ -94,7 +96,7 @@ def sum_metric(
             for the lifetime and once for the window, in a ``jax.enable_x64(True)`` scope. NaN is a
             value that is undefined.
         n_tasks: number of tasks ``T``.
-        window: examples in the window; None for no window.
+        window: examples in the window, fewer than 2^31; None for no window.
         slots: updates that the window keeps apart; even, at least 8.
         undefined: what values are where they are undefined: a number, or numbers by name, NaN for
             other names. Where an example was not finite, values stay NaN.
@@ -122,19 +124,16 @@ def sum_metric(
     >>> bias.compute(state)["lifetime_bias"].tolist()
     [0.25]
     """
-    check_at_least("n_tasks", n_tasks, 1)
-    check_at_least("slots", slots, 8)
+    slots = whole("slots", slots, 8)
     if slots % 2:
         raise ValueError(f"slots: expected an even number, got {slots}")
-    if window is not None:
-        check_at_least("window", window, 1)
     definition = SumDefinition(
-        Formula.of(values),
-        _checked_undefined(undefined),
-        terms=jax.tree.map(_as_term, terms),
-        window=None if window is None else (int(window), int(slots)),
+        _formula(values, "sums"),
+        undefined_values(undefined),
+        terms=_as_terms(terms),
+        window=None if window is None else (whole("window", window, 1), slots),
     )
-    return Engine(Program(int(n_tasks), (Member("", definition),))).metric
+    return Engine(Program(whole("n_tasks", n_tasks, 1), (Member("", definition),))).metric
 
 
 @factory
@@ -154,8 +153,8 @@ def sample_metric(
             ``[T, window]`` in no particular order, ``mask`` False where there is no example. It is
             called in a ``jax.enable_x64(True)`` scope; `recmetrics_jax.ops` has tools for it.
         n_tasks: number of tasks ``T``.
-        window: examples in the window, by task; exact, whatever the size of the updates. States
-            that are merged keep the windows of both: the capacities add up.
+        window: examples in the window, by task, at most 2^30; exact, whatever the size of the
+            updates. States that are merged keep the windows of both: the capacities add up.
         keys: names of the key arrays that ``values`` reads.
         n_classes: ``C`` where the predictions are ``[T, N, C]``.
         undefined: what values are where they are undefined, as in `sum_metric`.
@@ -165,8 +164,8 @@ def sample_metric(
         or an infinity is in its window.
 
     Raises:
-        ValueError: if ``n_tasks`` or ``window`` is below 1; from ``update``, if a batch does not
-            fit.
+        ValueError: if ``n_tasks`` or ``window`` is out of range; from ``update``, if a batch does
+            not fit.
 
     >>> import jax.numpy as jnp, recmetrics_jax as rm
     >>> def largest(batch):
@@ -176,26 +175,16 @@ def sample_metric(
     >>> round(metric.compute(state)["window_largest"].item(), 6)
     0.7
     """
-    check_at_least("n_tasks", n_tasks, 1)
-    check_at_least("window", window, 1)
-    if n_classes is not None:
-        check_at_least("n_classes", n_classes, 1)
     definition = SampleDefinition(
-        Formula.of(values),
-        _checked_undefined(undefined),
-        Kept(int(window), n_classes, tuple(sorted(keys))),
+        _formula(values, "a batch"),
+        undefined_values(undefined),
+        Kept(
+            whole("window", window, 1, LARGEST_SAMPLES),
+            None if n_classes is None else whole("n_classes", n_classes, 1),
+            tuple(sorted(names("keys", keys))),
+        ),
     )
-    return Engine(Program(int(n_tasks), (Member("", definition),))).metric
-
-
-def _checked_undefined(undefined: float | Mapping[str, float]) -> Undefined:
-    by_name = undefined if isinstance(undefined, Mapping) else {"": undefined}
-    for value in by_name.values():
-        if not isinstance(value, numbers.Real) or isinstance(value, bool):
-            raise ValueError(f"undefined: expected a number, or numbers by name, got {undefined!r}")
-    if isinstance(undefined, Mapping):
-        return tuple(sorted((name, float(value)) for name, value in undefined.items()))
-    return float(undefined)
+    return Engine(Program(whole("n_tasks", n_tasks, 1), (Member("", definition),))).metric
 
 
 def collection(
@@ -239,7 +228,10 @@ def collection(
         )
     if not metrics:
         raise ValueError("metrics: expected at least one metric, got none")
-    defaults = {"n_tasks": n_tasks, "window": window}
+    defaults = {
+        "n_tasks": None if n_tasks is None else whole("n_tasks", n_tasks, 1),
+        "window": None if window is None else whole("window", window, 1),
+    }
     parts = {name: _as_metric(name, metric, defaults) for name, metric in metrics.items()}
     members: list[Member] = []
     others: list[tuple[str, Metric]] = []
@@ -295,6 +287,22 @@ def _as_metric(name: Any, metric: Any, defaults: Mapping[str, Any]) -> Metric:
     return made
 
 
+def _formula(values: Any, of: str) -> Formula:
+    """The function of the values."""
+    if not callable(values):
+        raise ValueError(f"values: expected a function of {of}, got {values!r:.80}")
+    check_hashable("values", values)
+    return Formula.of(values)
+
+
+def _as_terms(terms: Any) -> Any:
+    """A tree of terms, from one of terms and of functions of a batch."""
+    terms = jax.tree.map(_as_term, terms, is_leaf=lambda x: x is None)
+    if not jax.tree.leaves(terms):
+        raise ValueError("terms: expected at least one function of a batch, got none")
+    return terms
+
+
 def _as_term(function: Any) -> Term:
     """A term, or a function of a batch as one."""
     if isinstance(function, Term):
@@ -302,9 +310,3 @@ def _as_term(function: Any) -> Term:
     if not callable(function):
         raise ValueError(f"terms: expected functions of a batch, got {function!r}")
     return Term(function)
-
-
-def check_at_least(name: str, value: Any, least: int) -> None:
-    """Raises ValueError if an option is not a whole number, or too small."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")

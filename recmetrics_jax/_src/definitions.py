@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.identity import Formula, Value, typed
@@ -29,16 +30,20 @@ class Definition(Value):
     """The formula; NaN where its value is undefined."""
     undefined: Undefined
 
-    def named(self, argument: Any) -> Values:
+    def named(self, argument: Any, n_tasks: int) -> Values:
         """The values of sums or examples, by name, as the formula gives them.
 
         Raises:
-            ValueError: if they are not given by name.
+            ValueError: if they are not given by name, or one is not a number, or an array of them,
+                for each task.
         """
         values = self.values(argument)
         if not isinstance(values, Mapping):
-            raise ValueError(f"values: expected a dict of arrays, got {type(values).__name__}")
-        return dict(values)
+            raise ValueError(
+                f"values: expected a dict of arrays, got {type(values).__name__}; give each value "
+                "a name, as in {'bias': ...}"
+            )
+        return {name: _checked_value(name, value, n_tasks) for name, value in values.items()}
 
     def filled(self, values: Values, poisoned: jax.Array) -> Values:
         """The values, with what is undefined replaced, but for the tasks of ``bool[T]``."""
@@ -54,6 +59,25 @@ class Definition(Value):
         if isinstance(self.undefined, tuple):
             return dict(self.undefined).get(name, math.nan)
         return self.undefined
+
+
+def _checked_value(name: Any, value: Any, n_tasks: int) -> jax.Array:
+    """A value as it is; raises ValueError if it is not ``float[T, ...]``, or has no name."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"values: expected names that are non-empty strings, got {name!r}")
+    is_array = isinstance(value, jax.Array | np.ndarray)
+    if is_array and jnp.issubdtype(value.dtype, jnp.floating) and value.shape[:1] == (n_tasks,):
+        return jnp.asarray(value)
+    got = f"{value.dtype}{list(value.shape)}" if is_array else type(value).__name__
+    hint = ""
+    if is_array and not jnp.issubdtype(value.dtype, jnp.floating):
+        hint = "; convert it with .astype(float)"
+    elif is_array:
+        hint = "; reduce along the axes after the first, which is that of tasks"
+    raise ValueError(
+        f"values[{name!r}]: expected a float array of shape [{n_tasks}] or [{n_tasks}, ...], a "
+        f"number or more for each task (n_tasks), got {got}{hint}"
+    )
 
 
 def _along(value: jax.Array, of_tasks: jax.Array) -> jax.Array:
@@ -93,9 +117,10 @@ class SumDefinition(Definition):
 
         A sum that is NaN, as it is where an example was not finite, makes no value undefined.
         """
-        flat = [x.reshape(len(x), -1) for x in jax.tree.leaves(sums)]
+        leaves = jax.tree.leaves(sums)
+        flat = [x.reshape(len(x), -1) for x in leaves]
         poisoned = jnp.any(jnp.isnan(jnp.concatenate(flat, axis=1)), axis=1)
-        return self.filled(self.named(sums), poisoned)
+        return self.filled(self.named(sums, len(leaves[0])), poisoned)
 
 
 class Kept(NamedTuple):
@@ -122,7 +147,8 @@ class SampleDefinition(Definition):
     def evaluate(self, rows: Batch) -> Values:
         """The values of examples; NaN for a task while one that is not finite is among them."""
         poisoned = jnp.any(rows.nonfinite & rows.mask, axis=1)
+        values = self.named(rows, len(poisoned))
         return {
             name: jnp.where(_along(value, poisoned), jnp.nan, value)
-            for name, value in self.filled(self.named(rows), poisoned).items()
+            for name, value in self.filled(values, poisoned).items()
         }

@@ -45,7 +45,7 @@ class Histogram(NamedTuple):
     def add(self, index: jax.Array, statistics: jax.Array) -> "Histogram":
         """With ``statistics``, ``float[T, N]``, added at ``index``, ``int32[T, N]``."""
         tasks = jnp.arange(index.shape[0], dtype=index.dtype)[:, None]
-        if index.shape[1] >= MAX_ADDITIONS:
+        if not numerics.is_known(index.shape[1]) or index.shape[1] >= MAX_ADDITIONS:
             with jax.enable_x64(True):
                 sums = jnp.zeros(self.parts.shape[1:], jnp.float64)
                 sums = sums.at[tasks, index].add(statistics.astype(jnp.float64))
@@ -55,17 +55,29 @@ class Histogram(NamedTuple):
         largest = jnp.max(jnp.abs(statistics), axis=1, keepdims=True, initial=0.0)
         _, exponent = jnp.frexp(largest)
         unit = jnp.ldexp(jnp.ones_like(largest), exponent - 7)
-        is_due = (self.additions >= MAX_ADDITIONS) | jnp.any(unit > self.unit)
+        # By task, so that none has other digits for what the others hold.
+        is_due = (self.additions >= MAX_ADDITIONS) | (unit > self.unit)
         # A loop of one round at most: XLA would copy the sums for a branch.
         held, _ = jax.lax.while_loop(
-            lambda carry: carry[1],
-            lambda carry: (carry[0]._settled()._replace(unit=unit), jnp.zeros_like(is_due)),
+            lambda carry: jnp.any(carry[1]),
+            lambda carry: (carry[0]._due(is_due, unit), jnp.zeros_like(is_due)),
             (jax.tree.map(lambda x: vary_as(x, is_due), self), is_due),
         )
         multiples = jnp.round(statistics / held.unit) * held.unit
         recent = held.recent.at[0, tasks, index].add(multiples)
         recent = recent.at[1, tasks, index].add(statistics - multiples)
         return held._replace(recent=recent, additions=held.additions + jnp.int32(index.shape[1]))
+
+    def _due(self, is_due: jax.Array, unit: jax.Array) -> "Histogram":
+        """Settled, with a new ``unit``, in the tasks of ``is_due``, ``bool[T, 1]``."""
+        settled = self._settled()
+        return Histogram(
+            jnp.where(is_due, settled.parts, self.parts),
+            jnp.where(is_due, settled.recent, self.recent),
+            jnp.where(is_due, unit, self.unit),
+            # In a task that is settled for its unit there are fewer: its next time comes early.
+            jnp.where(self.additions >= MAX_ADDITIONS, settled.additions, self.additions),
+        )
 
     def _settled(self) -> "Histogram":
         """With what is recent added to the expansions."""

@@ -13,22 +13,47 @@ import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 V = TypeVar("V")
 
 
 def typed(x: Any) -> Hashable:
     """A key that is equal for options that mean the same, where Python's own equality errs.
 
-    ``True``, ``1`` and ``1.0`` differ, as do ``0.0`` and ``-0.0``; NaN is equal to NaN.
+    ``True``, ``1`` and ``1.0`` differ, as do ``0.0`` and ``-0.0``; NaN is equal to NaN. So it is
+    with scalars of NumPy, of which each type is one of its own, and inside tuples, frozen sets and
+    dataclasses.
 
     >>> typed((1, float("nan"))) == typed((1, float("nan"))), typed(1) == typed(True)
     (True, False)
     """
     if isinstance(x, tuple):
         return (type(x), *map(typed, x))
+    if isinstance(x, frozenset):
+        return type(x), frozenset(map(typed, x))
     if isinstance(x, functools.partial):
         return Formula.of(x)
-    return (type(x), x.hex() if isinstance(x, float) else x)
+    if isinstance(x, np.generic):
+        return type(x), str(x.dtype), x.tobytes()
+    if isinstance(x, complex):
+        return type(x), x.real.hex(), x.imag.hex()
+    if dataclasses.is_dataclass(x) and not isinstance(x, Value | type):
+        hash(x)  # TypeError where it may change.
+        return type(x), *(typed(getattr(x, f.name)) for f in dataclasses.fields(x) if f.compare)
+    return type(x), x.hex() if isinstance(x, float) else x
+
+
+def check_hashable(name: str, x: Any) -> None:
+    """Raises ValueError if an option cannot be part of what a metric is."""
+    try:
+        hash(typed(x))
+    except TypeError as error:
+        hint = "a tuple of its numbers" if hasattr(x, "shape") else "a tuple"
+        raise ValueError(
+            f"{name}: expected what can be hashed, since metrics are compared by it, got "
+            f"{x!r:.80} of {type(x).__name__} ({error}); give {hint} in its place"
+        ) from error
 
 
 class Value(abc.ABC):

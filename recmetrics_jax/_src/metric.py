@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from recmetrics_jax._src.base import Batch, State, Values
+from recmetrics_jax._src.base import Batch, State, Values, check_update
 from recmetrics_jax._src.identity import Interned, Value
 from recmetrics_jax._src.program import Program
 from recmetrics_jax._src.state import COUNTED_TWICE, MARK, MetricState
@@ -210,7 +210,8 @@ class _Init(_Function):
 class _Update(_Function):
     __name__ = "update"
 
-    def __call__(self, state: State, batch: Batch) -> State:
+    def __call__(self, state: State, batch: Batch, *more: Any, **named: Any) -> State:
+        check_update(state, batch, *more, **named)
         engine = self.engine
         own = engine.compiled.update(engine.own("state", state), batch)
         others = {name: m.update(state.others[name], batch) for name, m in engine.others}

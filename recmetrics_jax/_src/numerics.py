@@ -14,6 +14,7 @@ user's, and leaves the state in the user's dtype.
 
 import math
 from collections.abc import Hashable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,11 @@ AxisName = Hashable | tuple[Hashable, ...]
 
 MOST_PARTS = 8
 """The longest reduction that XLA's CPU backend unrolls."""
+
+
+def is_known(size: Any) -> bool:
+    """Whether a size is a number, and not a symbol, as those of a function that is exported are."""
+    return isinstance(size, int)
 
 
 def two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,20 +1,20 @@
 """Ragged batches, padded to few lengths, so that few lengths are compiled."""
 
-import operator
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 from jax import errors
 
-from recmetrics_jax._src.base import (
+from recmetrics_jax._src.base import Batch, make_batch
+from recmetrics_jax._src.checks import (
     ArrayOrList,
-    Batch,
+    check_keys,
     check_per_example,
     check_shapes,
-    make_batch,
     to_host,
 )
-from recmetrics_jax._src.build import check_at_least
+from recmetrics_jax._src.options import whole
 
 SMALLEST = 256
 
@@ -38,9 +38,8 @@ def bucket_size(n: int, *, smallest: int = SMALLEST) -> int:
     >>> [rm.bucket_size(n) for n in (0, 256, 257, 5000)]
     [256, 256, 512, 8192]
     """
-    check_at_least("n", n, 0)
-    check_at_least("smallest", smallest, 1)
-    times = max(1, -(-operator.index(n) // smallest))
+    n, smallest = whole("n", n, 0), whole("smallest", smallest, 1)
+    times = max(1, -(-n // smallest))
     return smallest << (times - 1).bit_length()
 
 
@@ -52,7 +51,7 @@ def make_padded_batch(
     mask: ArrayOrList | None = None,
     mask_nonfinite: bool = False,
     smallest: int = SMALLEST,
-    **keys: ArrayOrList,
+    keys: Mapping[str, ArrayOrList] | None = None,
 ) -> Batch:
     """As `make_batch`, padded to a `bucket_size`: a stream of ragged batches compiles few times.
 
@@ -67,7 +66,7 @@ def make_padded_batch(
         mask: bool, like ``labels``, or ``[N]`` for all tasks; all True if None.
         mask_nonfinite: True: leave out examples with a NaN or an infinity, as `make_batch` does.
         smallest: the smallest bucket.
-        **keys: integer arrays by name, like ``labels`` or ``[N]``.
+        keys: integer arrays by name, like ``labels`` or ``[N]``, as in ``keys={"user": ids}``.
 
     Returns:
         A `Batch` with leaves ``[T, bucket_size(N), ...]``.
@@ -100,7 +99,10 @@ def make_padded_batch(
         None if weights is None else padded("weights", weights, np.bool_, np.number),
         mask=padded("mask", np.ones(n, bool) if mask is None else mask, np.bool_),
         mask_nonfinite=mask_nonfinite,
-        **{name: padded(name, key, np.integer) for name, key in keys.items()},
+        keys={
+            name: padded(f"keys[{name!r}]", key, np.integer)
+            for name, key in check_keys(keys).items()
+        },
     )
 
 

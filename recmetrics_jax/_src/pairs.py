@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import segments
+from recmetrics_jax._src.numerics import is_known
 
 BLOCK_BITS = 4
 
@@ -55,6 +56,11 @@ def count_pairs(
     >>> pairs.concordant[-1].item(), pairs.discordant[-1].item(), pairs.total[-1].item()
     (2.0, 1.0, 3.0)
     """
+    if not is_known(x.shape[-1]):
+        raise ValueError(
+            f"x: expected a number of rows that is known, got {x.shape}; pairs are counted by "
+            "rounds that depend on it: export the function for each length that bucket_size gives"
+        )
     by_x, by_y = segments.argsort(*groups, x, y), segments.argsort(*groups, y, x)
     # Groups lie alike in both orders. Within one group, ties of y keep the order of x.
     group = [segments.take(key, by_x) for key in groups]

@@ -16,14 +16,15 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import reduction
 from recmetrics_jax._src.accumulators import Sum
-from recmetrics_jax._src.base import Batch, Values, gathered, newest
+from recmetrics_jax._src.base import Batch, Values, gathered, make_exportable, newest
+from recmetrics_jax._src.checks import way_out_of_tasks
 from recmetrics_jax._src.contents import Contents, Entry
 from recmetrics_jax._src.definitions import Definition, Kept, SampleDefinition, SumDefinition
 from recmetrics_jax._src.fingerprints import word_of
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.identity import Value
 from recmetrics_jax._src.layout import Columns, Group, GroupedColumns, packed
-from recmetrics_jax._src.samples import Samples
+from recmetrics_jax._src.samples import Rows, Samples
 from recmetrics_jax._src.state import MetricState
 from recmetrics_jax._src.terms import BAD_EXAMPLES, EXAMPLES, BinnedTerm, Term
 from recmetrics_jax._src.windows import Window
@@ -35,6 +36,9 @@ class Member(NamedTuple):
     prefix: str
     """What comes before the names of its values."""
     definition: Definition
+
+
+make_exportable(Batch, MetricState, Sum, Histogram, Window, Samples, Rows)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -185,7 +189,8 @@ class Program(Value):
         )
         pushed = []
         for window, ((limit, _), columns) in zip(state.windows, self._windows.items(), strict=True):
-            if batch.mask.shape[1] <= limit:
+            # Of a number of examples that is not known, as `jax.export` may leave it, too.
+            if isinstance(batch.mask.shape[1], int) and batch.mask.shape[1] <= limit:
                 of_window = self._statistics.select(sums, columns.starts)
             else:
                 within = newest(batch, limit)
@@ -299,6 +304,7 @@ class Program(Value):
         if self.members and batch.mask.shape[0] != self.n_tasks:
             raise ValueError(
                 f"batch: expected {self.n_tasks} tasks (n_tasks), got {batch.mask.shape[0]}"
+                f"{way_out_of_tasks(self.n_tasks, batch.mask.shape)}"
             )
         if batch.weights.dtype != state.lifetime.parts.dtype:
             raise ValueError(
@@ -308,7 +314,8 @@ class Program(Value):
         for key in self.keys:
             if key not in batch.keys:
                 raise ValueError(
-                    f"{key}: expected an array of this name in make_batch(..., {key}=...), "
+                    f"{key}: expected an array of this name in make_batch(..., "
+                    f"keys={{{key!r}: ...}}), "
                     f"got only {sorted(batch.keys)}"
                 )
         for kept in self._samples:

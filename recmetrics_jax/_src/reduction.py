@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.base import Batch
-from recmetrics_jax._src.numerics import MOST_PARTS, parts_of
+from recmetrics_jax._src.numerics import MOST_PARTS, is_known, parts_of
 from recmetrics_jax._src.terms import Term
 
 ROWS = 48
@@ -116,8 +116,10 @@ def sums(terms: Mapping[Term, jax.Array], batch: Batch) -> jax.Array:
 
 def _together(terms: Sequence[jax.Array]) -> jax.Array:
     """The sums of ``K`` terms ``float[T, N]``, ``float64[T, K]``; in an x64 scope."""
-    # On a mesh of explicit axes, examples cannot be split into rows.
-    if len(terms) < 2 or any(any(jax.typeof(term).sharding.spec) for term in terms):
+    # On a mesh of explicit axes, examples cannot be split into rows; nor where an exported function
+    # takes any number of them.
+    is_split = is_known(terms[0].shape[1]) and len(terms) > 1
+    if not is_split or any(any(jax.typeof(term).sharding.spec) for term in terms):
         return _apart(*terms)
     return jax.lax.platform_dependent(*terms, cpu=_by_parts, default=_apart)
 

@@ -13,6 +13,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from recmetrics_jax._src.numerics import is_known
+
 BLOCK = 4
 
 Rows = tuple[jax.Array, ...]
@@ -113,6 +115,8 @@ def put(x: jax.Array, rows: jax.Array) -> jax.Array:
     >>> put(jnp.array([7, 8, 9]), jnp.array([2, 0, 1])).tolist()
     [8, 9, 7]
     """
+    if not is_known(x.shape[-1]):
+        return take(x, argsort(rows))
     return jnp.put_along_axis(
         jnp.zeros_like(x), rows, x, axis=-1, inplace=False, mode="promise_in_bounds"
     )
@@ -163,6 +167,8 @@ def _scan(combine: Combine, rows: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
         Arrays of that shape.
     """
     *lead, size = rows[0].shape
+    if not is_known(size):
+        return _scan_in_rounds(combine, rows)
     if size < 2:
         return tuple(rows)
     width = min(size, BLOCK)
@@ -175,6 +181,27 @@ def _scan(combine: Combine, rows: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
         columns = [combine(before, column) for column in columns]
     scanned = (jnp.stack(x, axis=-1).reshape(*lead, -1) for x in zip(*columns, strict=True))
     return tuple(x[..., :size] for x in scanned)
+
+
+def _scan_in_rounds(combine: Combine, rows: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    """`_scan` of as many rows as there may be, which only an exported function has.
+
+    Each round doubles how many rows before it are in each row (Hillis and Steele, Data Parallel
+    Algorithms, Communications of the ACM 29(12), 1986).
+    """
+    places = jnp.arange(rows[0].shape[-1], dtype=jnp.int32)
+    count = jnp.max(places, initial=jnp.int32(0))
+
+    def double(carry: tuple[jax.Array, Rows]) -> tuple[jax.Array, Rows]:
+        step, scanned = carry
+        before = tuple(
+            jnp.where(places >= step, jnp.roll(x, step, axis=-1), jnp.zeros_like(x))
+            for x in scanned
+        )
+        return step * 2, tuple(combine(before, scanned))
+
+    one = jnp.ones((), jnp.int32)
+    return jax.lax.while_loop(lambda c: c[0] <= count, double, (one, tuple(rows)))[1]
 
 
 def _shift(x: jax.Array) -> jax.Array:

@@ -12,10 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from recmetrics_jax._src.base import Batch
 from recmetrics_jax._src.fingerprints import text_of
-from recmetrics_jax._src.identity import Formula, Value, typed
+from recmetrics_jax._src.identity import Formula, Value, check_hashable, typed
+from recmetrics_jax._src.options import flag, names, shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Term(Value):
         function: ``function(batch, *options) -> float[T, N, *shape]``, a pure function defined
             once (a lambda made anew at each call is a different term each time).
         options: hashable arguments of the function, part of the term's identity.
-        shape: the shape of the statistic of one example; ``()`` for a number.
+        shape: the shape of the statistic of one example, without zeros; ``()`` for a number.
         keys: names of the key arrays that the function reads from ``batch.keys``.
         raw: False: masked examples count nothing, and an example that is not finite makes the
             sums of its task NaN. True: the function sees to both itself; for counting examples.
@@ -49,6 +51,28 @@ class Term(Value):
     raw: bool = False
     is_summed: bool = False
     per_batch: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the fields, and makes them Python's own.
+
+        Raises:
+            ValueError: if one of them is not as above.
+        """
+        if not callable(self.function):
+            raise ValueError(f"function: expected a function of a batch, got {self.function!r}")
+        if not isinstance(self.options, tuple):
+            raise ValueError(
+                f"options: expected a tuple of arguments of the function, as in (0.5,), got "
+                f"{self.options!r}"
+            )
+        for i, option in enumerate(self.options):
+            check_hashable(f"options[{i}]", option)
+        check_hashable("function", self.function)
+        put = functools.partial(object.__setattr__, self)
+        put("shape", shape("shape", self.shape))
+        put("keys", names("keys", self.keys))
+        for name in ("raw", "is_summed", "per_batch"):
+            put(name, flag(name, getattr(self, name)))
 
     def make_key(self) -> Hashable:
         """All fields; options with their types, since 1 and True may mean different things."""
@@ -91,11 +115,14 @@ class Term(Value):
         terms = self.function(batch, *self.options)
         rows = batch.mask.shape[:1] if self.is_summed else batch.mask.shape
         expected = (*rows, *self.shape)
-        if terms.shape != expected or not jnp.issubdtype(terms.dtype, jnp.floating):
+        is_array = isinstance(terms, jax.Array | np.ndarray)
+        if not is_array or terms.shape != expected or not jnp.issubdtype(terms.dtype, jnp.floating):
+            got = f"{terms.dtype}{list(terms.shape)}" if is_array else type(terms).__name__
+            what = "sums (is_summed)" if self.is_summed else "a number or more for each example"
             raise ValueError(
-                f"term {self.name!r}: expected a float array of shape {expected}, "
-                f"got {terms.dtype}{list(terms.shape)}"
+                f"term {self.name!r}: expected a float array of shape {expected}, {what}, got {got}"
             )
+        terms = jnp.asarray(terms)
         if self.raw or self.is_summed:
             return terms
         mask = batch.mask.reshape(*batch.mask.shape, *[1] * len(self.shape))

@@ -179,7 +179,7 @@ def runner(order, n_tasks, window):
     def step(state, batch):
         (predictions, labels, weights, *keys), mask = batch
         named = {order.key: keys[0].astype(int)} if keys else {}
-        batch = rm.make_batch(predictions, labels, weights, mask=mask, **named)
+        batch = rm.make_batch(predictions, labels, weights, mask=mask, keys=named)
         state = metric.update(state, batch)
         return state, metric.compute(state)
 
@@ -534,7 +534,7 @@ def of_package(row):
         state = metric.init()
         for update in row.updates:
             arrays, keys = unpacked(row, update)
-            batch = rm.make_batch(*(jnp.array([x]) for x in arrays), mask=row.mask, **keys)
+            batch = rm.make_batch(*(jnp.array([x]) for x in arrays), mask=row.mask, keys=keys)
             state = metric.update(state, batch)
         return np.asarray(metric.compute(state)[value_name(row)][0])
 

@@ -1,22 +1,50 @@
 """The average of a metric over groups of examples, for the grouped forms of metrics of order."""
 
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import segments
 from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.options import flag, number, text
 
 Average = Literal["equal", "impressions", "weight"]
 
 
-def check_grouped(average: str, undefined_groups: float | None) -> None:
-    """Raises ValueError if an option of the average over groups is none."""
+class Grouping(TypedDict):
+    """The options of the average over groups."""
+
+    grouping_key: str | None
+    """None for no groups."""
+    average: Average
+    undefined_groups: float | None
+
+
+def grouping(
+    *, grouped: bool, grouping_key: str, average: Average, undefined_groups: float | None
+) -> Grouping:
+    """The options of the average over groups, as they are given to a factory.
+
+    Raises:
+        ValueError: if one of them is none.
+    """
     if average not in get_args(Average):
         raise ValueError(f"average: expected one of {get_args(Average)}, got {average!r}")
-    if not isinstance(undefined_groups, int | float | None) or isinstance(undefined_groups, bool):
-        raise ValueError(f"undefined_groups: expected a number or None, got {undefined_groups!r}")
+    if undefined_groups is not None:
+        undefined_groups = number("undefined_groups", undefined_groups, "a number or None")
+    key = text("grouping_key", grouping_key)
+    return Grouping(
+        grouping_key=key if flag("grouped", grouped) else None,
+        average=average,
+        undefined_groups=undefined_groups,
+    )
+
+
+def keys_of(options: Grouping) -> tuple[str, ...]:
+    """The keys that the average over groups reads."""
+    key = options["grouping_key"]
+    return () if key is None else (key,)
 
 
 def group_values(

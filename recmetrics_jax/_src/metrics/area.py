@@ -11,7 +11,8 @@ from recmetrics_jax._src import curves
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import factory, sample_metric
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.metrics._groups import Average, check_grouped, group_values
+from recmetrics_jax._src.metrics._groups import Average, group_values, grouping, keys_of
+from recmetrics_jax._src.options import threshold
 
 
 def weights_of_classes(
@@ -67,21 +68,22 @@ def _area_metric(
     undefined: float,
     label_threshold: float | None = None,
 ) -> Metric:
-    check_grouped(average, undefined_groups)
-    values = functools.partial(
-        area_values,
-        name=name,
-        area=area,
-        label_threshold=label_threshold,
-        grouping_key=grouping_key if grouped else None,
+    options = grouping(
+        grouped=grouped,
+        grouping_key=grouping_key,
         average=average,
         undefined_groups=undefined_groups,
+    )
+    if label_threshold is not None:
+        label_threshold = threshold("label_threshold", label_threshold)
+    values = functools.partial(
+        area_values, name=name, area=area, label_threshold=label_threshold, **options
     )
     return sample_metric(
         values,
         n_tasks=n_tasks,
         window=window,
-        keys=(grouping_key,) if grouped else (),
+        keys=keys_of(options),
         undefined=undefined,
     )
 
@@ -111,7 +113,7 @@ def auc(
     Args:
         window: examples in the window, by task; exact. States that are merged keep both windows.
         grouped: also give the average of the AUC of groups.
-        grouping_key: the name of the groups in `recmetrics_jax.make_batch`.
+        grouping_key: the name of the groups among the ``keys`` of `recmetrics_jax.make_batch`.
         average: what a group counts in it: ``"equal"`` 1, ``"impressions"`` its number of examples,
             ``"weight"`` their weight.
         undefined_groups: the AUC of a group without both classes; None leaves such groups out.
@@ -132,7 +134,7 @@ def auc(
     >>> import recmetrics_jax as rm
     >>> metric = rm.auc(window=100, grouped=True)
     >>> batch = rm.make_batch(
-    ...     [0.9, 0.5, 0.5, 0.1, 0.7], [1, 0, 1, 0, 1], grouping_keys=[7, 7, 7, 7, 8]
+    ...     [0.9, 0.5, 0.5, 0.1, 0.7], [1, 0, 1, 0, 1], keys={"grouping_keys": [7, 7, 7, 7, 8]}
     ... )
     >>> values = metric.compute(metric.update(metric.init(), batch))
     >>> {name: round(value.item(), 4) for name, value in values.items()}
@@ -179,7 +181,7 @@ def auprc(
     Args:
         window: examples in the window, by task; exact. States that are merged keep both windows.
         grouped: also give the average of the AUPRC of groups.
-        grouping_key: the name of the groups in `recmetrics_jax.make_batch`.
+        grouping_key: the name of the groups among the ``keys`` of `recmetrics_jax.make_batch`.
         average: what a group counts in it: ``"equal"`` 1, ``"impressions"`` its number of examples,
             ``"weight"`` their weight.
         undefined_groups: the AUPRC of a group without positives; None leaves such groups out.

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import curves, segments
 from recmetrics_jax._src.base import Batch, Values
-from recmetrics_jax._src.build import check_at_least, factory, sum_metric
+from recmetrics_jax._src.build import factory, sum_metric
 from recmetrics_jax._src.metric import Metric
+from recmetrics_jax._src.options import number, whole
 from recmetrics_jax._src.terms import BinnedTerm, Term, scores
 
 X = TypeVar("X")
@@ -78,7 +79,7 @@ def _binned_metric(
     slots: int,
     undefined: float,
 ) -> Metric:
-    check_at_least("bins", bins, 2)
+    bins = whole("bins", bins, 2)
     if bins & (bins - 1) or bins > 1 << 24:
         raise ValueError(f"bins: expected a power of two of at most 2^24, got {bins}")
     return sum_metric(
@@ -211,5 +212,6 @@ def linear_auprc(
 
     As torchrec has it: a score outside of ``[low, high]`` makes the value of its task NaN.
     """
+    bins, low, high = whole("bins", bins, 1), number("low", low), number("high", high)
     term = BinnedTerm(linear_histogram, (bins, low, high), shape=(2, bins), is_summed=True)
     return sum_metric(HistogramSums(term), linear_values, n_tasks=n_tasks, undefined=undefined)

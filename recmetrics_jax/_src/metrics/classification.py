@@ -5,6 +5,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import jax
 
+from recmetrics_jax._src import options
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
 from recmetrics_jax._src.metric import Metric
@@ -80,7 +81,7 @@ def accuracy(
     [0.75]
     """
     return sum_metric(
-        accuracy_terms(threshold),
+        accuracy_terms(options.threshold("threshold", threshold)),
         accuracy_values,
         n_tasks=n_tasks,
         window=window,
@@ -165,7 +166,7 @@ def precision(
     [0.5]
     """
     return sum_metric(
-        precision_terms(threshold),
+        precision_terms(options.threshold("threshold", threshold)),
         precision_values,
         n_tasks=n_tasks,
         window=window,
@@ -234,7 +235,10 @@ def recall(
     [0.5]
     """
     return sum_metric(
-        recall_terms(threshold, both_at_threshold),
+        recall_terms(
+            options.threshold("threshold", threshold),
+            options.flag("both_at_threshold", both_at_threshold),
+        ),
         recall_values,
         n_tasks=n_tasks,
         window=window,

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.numerics import is_known, safe_divide
+from recmetrics_jax._src.options import flag
 from recmetrics_jax._src.reduction import SMALL
 from recmetrics_jax._src.terms import (
     WEIGHTED_LABELS,
@@ -41,30 +42,33 @@ def weighted_cross_entropy(
     """``-w (y log2 p + (1 - y) log2(1 - p))``, with p and 1 - p clamped to [eta, 1 - eta].
 
     The logarithms are clamped, each its own: in float32 ``1 - eta`` is 1, while the logarithm of
-    it is not 0. And ``log1p(-p)`` keeps the digits of a small p, which ``1 - p`` would drop.
+    it is not 0. At labels of 0 and 1 it is `_cross_entropy_of_classes`, to the last bit.
     """
     p = jnp.clip(predictions, 0.0, 1.0)
     low, high = math.log(eta), math.log1p(-eta)
     log_p = jnp.clip(jnp.log(p), low, high)
-    log_q = jnp.clip(jnp.log1p(-p), low, high)
+    log_q = jnp.clip(_log_likelihood(labels == 1, p), low, high)
     nats = weights * (labels * log_p + (1 - labels) * log_q)
     return nats * (-1 / math.log(2))
+
+
+def _log_likelihood(is_positive: jax.Array, p: jax.Array) -> jax.Array:
+    """``log(p)`` where it is positive, ``log(1 - p)`` elsewhere.
+
+    What ``1 - p`` drops of a small p is put back; to the first order, since it is below the last
+    digit kept.
+    """
+    likelihood = jnp.where(is_positive, p, 1 - p)
+    # XLA would make nothing of ((1 - p) - 1) + p; of this it cannot.
+    dropped = jnp.where(is_positive, jnp.zeros_like(p), (likelihood - 1) + p)
+    return jnp.log(likelihood) - dropped
 
 
 def _cross_entropy_of_classes(
     labels: jax.Array, predictions: jax.Array, weights: jax.Array, eta: float
 ) -> jax.Array:
-    """As `weighted_cross_entropy`, of labels that are 0 or 1: with one logarithm in place of two.
-
-    What ``1 - p`` drops of a small p is put back; to the first order, since it is below the last
-    digit kept.
-    """
-    p = jnp.clip(predictions, 0.0, 1.0)
-    is_positive = labels == 1
-    likelihood = jnp.where(is_positive, p, 1 - p)
-    # XLA would make nothing of ((1 - p) - 1) + p; of this it cannot.
-    dropped = jnp.where(is_positive, jnp.zeros_like(p), (likelihood - 1) + p)
-    log = jnp.log(likelihood) - dropped
+    """As `weighted_cross_entropy`, of labels that are 0 or 1: one logarithm in place of two."""
+    log = _log_likelihood(labels == 1, jnp.clip(predictions, 0.0, 1.0))
     nats = weights * jnp.clip(log, math.log(eta), math.log1p(-eta))
     return nats * (-1 / math.log(2))
 
@@ -73,7 +77,8 @@ def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
     """The weighted cross entropy of each example.
 
     Of a large batch on a CPU, where a logarithm costs more than all the rest, by a choice made for
-    the whole batch: whether all labels are 0 or 1. A GPU would wait for it.
+    the whole batch: whether all labels are 0 or 1. A GPU would wait for it. No task has another
+    number for what the others hold, since both ways agree on labels of 0 and 1.
     """
 
     def by_labels(*arrays: jax.Array) -> jax.Array:
@@ -83,7 +88,7 @@ def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
         return jax.lax.cond(is_of_classes, of_classes, of_any, *arrays)
 
     of_any = functools.partial(weighted_cross_entropy, eta=eta)
-    if batch.labels.size <= SMALL:
+    if not is_known(batch.labels.size) or batch.labels.size <= SMALL:
         return of_any(batch.labels, scores(batch), batch.weights)
     of_classes = functools.partial(_cross_entropy_of_classes, eta=eta)
     return jax.lax.platform_dependent(
@@ -173,7 +178,7 @@ def ne(
     """
     return sum_metric(
         ne_terms,
-        functools.partial(ne_values, logloss=bool(logloss)),
+        functools.partial(ne_values, logloss=flag("logloss", logloss)),
         n_tasks=n_tasks,
         window=window,
         slots=slots,

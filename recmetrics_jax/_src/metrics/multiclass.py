@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src.base import Batch, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, check_at_least, factory, sum_metric
+from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.options import whole
 from recmetrics_jax._src.terms import WEIGHTS, Term
 
 X = TypeVar("X")
@@ -102,9 +103,8 @@ def multiclass_recall(
     >>> metric.compute(state)["lifetime_multiclass_recall"].tolist()
     [[0.5, 1.0, 1.0]]
     """
-    check_at_least("n_classes", n_classes, 1)
     return sum_metric(
-        multiclass_recall_terms(n_classes),
+        multiclass_recall_terms(whole("n_classes", n_classes, 1)),
         multiclass_recall_values,
         n_tasks=n_tasks,
         window=window,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sample_metric, sum_metric
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.metrics._groups import Average, check_grouped, group_values
+from recmetrics_jax._src.metrics._groups import Average, group_values, grouping, keys_of
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.pairs import Pairs, count_pairs
 from recmetrics_jax._src.terms import Term, scores
@@ -162,7 +162,7 @@ def rauc(
     Args:
         window: examples in the window, by task; exact. States that are merged keep both windows.
         grouped: also give the average of the RAUC of groups.
-        grouping_key: the name of the groups in `recmetrics_jax.make_batch`.
+        grouping_key: the name of the groups among the ``keys`` of `recmetrics_jax.make_batch`.
         average: what a group counts in it: ``"equal"`` 1, ``"impressions"`` its number of examples,
             ``"weight"`` their weight.
         undefined_groups: the RAUC of a group of one example; None leaves such groups out.
@@ -181,24 +181,23 @@ def rauc(
     >>> import recmetrics_jax as rm
     >>> metric = rm.rauc(window=100, grouped=True)
     >>> batch = rm.make_batch(
-    ...     [0.9, 0.5, 0.4, 0.1, 0.7], [30, 5, 12, 1, 40], grouping_keys=[7, 7, 7, 7, 8]
+    ...     [0.9, 0.5, 0.4, 0.1, 0.7], [30, 5, 12, 1, 40], keys={"grouping_keys": [7, 7, 7, 7, 8]}
     ... )
     >>> values = metric.compute(metric.update(metric.init(), batch))
     >>> {name: round(value.item(), 4) for name, value in values.items()}
     {'window_rauc': 0.8, 'window_grouped_rauc': 0.8333, 'window_grouped_rauc_groups': 1.0,
     'window_grouped_rauc_undefined_groups': 1.0}
     """
-    check_grouped(average, undefined_groups)
-    values = functools.partial(
-        rauc_values,
-        grouping_key=grouping_key if grouped else None,
+    options = grouping(
+        grouped=grouped,
+        grouping_key=grouping_key,
         average=average,
         undefined_groups=undefined_groups,
     )
     return sample_metric(
-        values,
+        functools.partial(rauc_values, **options),
         n_tasks=n_tasks,
         window=window,
-        keys=(grouping_key,) if grouped else (),
+        keys=keys_of(options),
         undefined=undefined,
     )

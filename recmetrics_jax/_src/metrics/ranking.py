@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,10 @@ import numpy as np
 
 from recmetrics_jax._src import segments
 from recmetrics_jax._src.base import Batch, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, check_at_least, factory, sum_metric
+from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.numerics import is_known, safe_divide
+from recmetrics_jax._src.options import flag, text, whole
 from recmetrics_jax._src.terms import Term, scores
 
 X = TypeVar("X")
@@ -142,10 +143,12 @@ def _discounts(by: jax.Array, sessions: jax.Array, k: int) -> tuple[jax.Array, j
     ends = jnp.concatenate([starts[..., 1:], jnp.full_like(starts[..., :1], size)], axis=-1)
     of_run = segments.take(sessions, jnp.minimum(starts, size - 1))
     session_starts = segments.take(starts_of_sessions, of_run)
-    rank = np.arange(1, size + 1)
-    discounts = np.where(rank <= (size if k == -1 else k), 1 / np.log2(rank + 1), 0.0)
+    # A constant, but where a function is exported for any number of examples.
+    xp: Any = np if is_known(size) else jnp
+    rank = xp.arange(1, size + 1)
+    discounts = xp.where(rank <= (size if k == -1 else k), 1 / xp.log2(rank + 1), 0.0)
     # What the ranks before each rank add up to.
-    table = jnp.array(np.concatenate([[0.0], np.cumsum(discounts)]), jnp.float64)
+    table = jnp.array(xp.concatenate([xp.zeros(1), xp.cumsum(discounts)]), jnp.float64)
     before, through = (
         table.at[rows - session_starts].get(mode="promise_in_bounds") for rows in (starts, ends)
     )
@@ -208,7 +211,7 @@ def ndcg(
             place of sessions; ``m`` is 1.
         is_negative_task_mask: for each task, whether ``1 - p`` and ``1 - y`` take the place of
             predictions and labels; None for no task.
-        session_key: the name of the sessions in `recmetrics_jax.make_batch`.
+        session_key: the name of the sessions among the ``keys`` of `recmetrics_jax.make_batch`.
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
@@ -224,21 +227,24 @@ def ndcg(
     >>> import recmetrics_jax as rm
     >>> metric = rm.ndcg(report_ndcg_as_decreasing_curve=False)
     >>> batch = rm.make_batch(
-    ...     [0.9, 0.8, 0.7, 0.1], [1, 0, 1, 1], session_id=[7, 8, 7, 8]
+    ...     [0.9, 0.8, 0.7, 0.1], [1, 0, 1, 1], keys={"session_id": [7, 8, 7, 8]}
     ... )  # In session 7 both are relevant, in session 8 the second.
     >>> value = metric.compute(metric.update(metric.init(), batch))["lifetime_ndcg"]
     >>> round(value.item(), 6)  # (1 + 1 / log2(3)) / 2
     0.815465
     """
-    check_at_least("k", k, -1)
     options = NDCGOptions(
-        session_key=session_key,
-        remove_single_length_sessions=bool(remove_single_length_sessions),
-        k=int(k),
-        exponential_gain=bool(exponential_gain),
-        report_ndcg_as_decreasing_curve=bool(report_ndcg_as_decreasing_curve),
-        scale_by_weights_tensor=bool(scale_by_weights_tensor),
-        is_negative_task_mask=_checked_mask(is_negative_task_mask, n_tasks),
+        session_key=text("session_key", session_key),
+        remove_single_length_sessions=flag(
+            "remove_single_length_sessions", remove_single_length_sessions
+        ),
+        k=whole("k", k, -1),
+        exponential_gain=flag("exponential_gain", exponential_gain),
+        report_ndcg_as_decreasing_curve=flag(
+            "report_ndcg_as_decreasing_curve", report_ndcg_as_decreasing_curve
+        ),
+        scale_by_weights_tensor=flag("scale_by_weights_tensor", scale_by_weights_tensor),
+        is_negative_task_mask=_checked_mask(is_negative_task_mask, whole("n_tasks", n_tasks, 1)),
     )
     return sum_metric(
         ndcg_terms(options),

@@ -1,0 +1,125 @@
+"""What the toolkits of `recmetrics_jax.ops` are called with, checked where they are traced.
+
+Arrays that do not belong together would broadcast, or lose rows, without a word. Shapes and dtypes
+are known when a function is traced, so that checking them costs nothing when it runs.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from recmetrics_jax._src.curves import Curve
+
+REAL = {"a real number": ("floating", "integer", "bool_")}
+NUMBER = {"a number": ("floating", "integer")}
+SIGNED = {"a signed number": ("floating", "signedinteger")}
+INTEGER = {"an integer": ("integer",)}
+BOOL = {"a bool": ("bool_",)}
+ANY = {"any": ("generic",)}
+
+Kind = dict[str, tuple[str, ...]]
+
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("x", "y", "positives", "negatives", "weights", "keys", "groups"), REAL),
+    **dict.fromkeys(("rows", "numbers"), INTEGER),
+    "is_first": BOOL,
+    "scores": SIGNED,  # The order of what is unsigned is not that of its negative.
+}
+"""By the name of an argument, what dtypes it may have."""
+
+ADDED = ("cumsum", "maxima", "sums", "sums_before", "totals")
+"""The functions that reckon with ``x``: of booleans, they would make booleans."""
+MOVED = ("put", "take")
+"""The functions that only move it."""
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, which raises ValueError if its arguments do not belong together."""
+    signature = inspect.signature(function)
+    kinds = dict(KINDS)
+    if function.__name__ in (*ADDED, *MOVED):
+        kinds["x"] = NUMBER if function.__name__ in ADDED else ANY
+
+    @functools.wraps(function)
+    def of_checked(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        arrays = [
+            part for name, x in given.arguments.items() for part in _arrays(signature, name, x)
+        ]
+        for name, x in arrays:
+            _check_array(name, x, kinds[name.partition("[")[0]])
+        for name, x in arrays[1:]:
+            _check_shape(name, x, *arrays[0], is_taken=function.__name__ == "take")
+        return function(*args, **kwargs)
+
+    return of_checked
+
+
+def checked_points(function: Callable[[Curve], jax.Array]) -> Callable[[Curve], jax.Array]:
+    """``function`` of a `Curve`, which raises ValueError if its argument is none."""
+
+    @functools.wraps(function)
+    def of_checked(points: Curve) -> jax.Array:
+        if not isinstance(points, Curve):
+            raise ValueError(
+                f"points: expected a Curve, as ops.curve gives, got {type(points).__name__}"
+            )
+        arrays = {f"points.{k}": x for k, x in points._asdict().items() if x is not None}
+        for name, x in arrays.items():
+            _check_array(name, x, {"is_first": BOOL}.get(name.partition(".")[2], NUMBER))
+            _check_shape(name, x, *next(iter(arrays.items())))
+        return function(points)
+
+    return of_checked
+
+
+def _arrays(signature: inspect.Signature, name: str, x: Any) -> list[tuple[str, Any]]:
+    """The arrays of an argument, each with its name for messages."""
+    parameter = signature.parameters[name]
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        if not x:
+            raise ValueError(f"{name}: expected at least one array, got none")
+        return [(f"{name}[{i}]", each) for i, each in enumerate(x)]
+    if name == "groups":
+        if not isinstance(x, tuple | list):
+            raise ValueError(
+                f"groups: expected a tuple of arrays, as in (users,), got {type(x).__name__}"
+            )
+        return [(f"groups[{i}]", each) for i, each in enumerate(x)]
+    return [] if x is None and parameter.default is None else [(name, x)]
+
+
+def _check_array(name: str, x: Any, kind: Kind) -> None:
+    ((expected, dtypes),) = kind.items()
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise ValueError(f"{name}: expected an array, got {type(x).__name__}")
+    if not x.shape:
+        raise ValueError(f"{name}: expected shape [..., N], got {x.shape}")
+    if not any(jnp.issubdtype(x.dtype, getattr(jnp, dtype)) for dtype in dtypes):
+        raise ValueError(f"{name}: expected {expected} dtype, got {x.dtype}; convert it by .astype")
+
+
+def _check_shape(name: str, x: Any, first: str, of: Any, *, is_taken: bool = False) -> None:
+    """Raises ValueError if ``x`` has not the shape of the first array.
+
+    What is taken may be fewer rows, or more, and groups may be the same for all leading axes.
+    """
+    shape = of.shape
+    if is_taken:
+        shape = (*shape[:-1], x.shape[-1])
+    elif name == "numbers":
+        shape = shape[max(len(shape) - len(x.shape), 0) :]
+    try:
+        chex.assert_shape(x, shape)
+    except AssertionError as error:
+        rows = "with the leading axes" if is_taken else "as"
+        raise ValueError(
+            f"{name}: expected shape {tuple(shape)}, {rows} {first} {tuple(of.shape)} has, "
+            f"got {tuple(x.shape)}"
+        ) from error

@@ -1,0 +1,157 @@
+"""Functions of metrics are exported with ``jax.export``: to bytes, for any number of examples."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import GROUPED, SUMS, SUMS_OF_ORDER, batches, keys_of, metric_of
+from jax import export
+
+import recmetrics_jax as rm
+
+pytest.importorskip("flatbuffers")  # What jax.export serializes with; in the extra `test`.
+
+# What counts pairs inside a batch needs to know how many examples there are.
+OF_ANY_NUMBER = [case.without("xauc") if case.has_ties else case for case in GROUPED]
+SIZES = (7, 300)
+(ANY,) = export.symbolic_shape("n")
+
+
+def to_bytes_and_back(function, *arguments):
+    """A jitted function exported for arguments like these."""
+    return export.deserialize(export.export(jax.jit(function))(*arguments).serialize()).call
+
+
+def with_any_number(batch):
+    """The shapes of a batch, of any number of examples."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((x.shape[0], ANY, *x.shape[2:]), x.dtype), batch
+    )
+
+
+def check(values, expected):
+    assert values.keys() == expected.keys()
+    for name, value in values.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-6, err_msg=name)
+
+
+def streams(case):
+    return [batches(case, examples=size, count=2, seed=size) for size in SIZES]
+
+
+@pytest.mark.parametrize("case", OF_ANY_NUMBER, ids=str)
+def test_update_merge_and_compute_of_any_number_of_examples(case):
+    metric = metric_of(case, window=100)
+    state = metric.init()
+    update = to_bytes_and_back(metric.update, state, with_any_number(batches(case, count=1)[0]))
+    compute = to_bytes_and_back(metric.compute, state)
+    states, wanted = [], []
+    for stream in streams(case):
+        states.append(functools.reduce(update, stream, state))
+        wanted.append(functools.reduce(metric.update, stream, state))
+        check(compute(states[-1]), metric.compute(wanted[-1]))
+    merge = to_bytes_and_back(metric.merge, *states)
+    check(metric.compute(merge(*states)), metric.compute(metric.merge(*wanted)))
+
+
+@pytest.mark.parametrize("case", GROUPED, ids=str)
+def test_update_of_a_given_number_of_examples(case):
+    metric = metric_of(case, window=100)
+    stream = batches(case, examples=48, count=2)
+    update = to_bytes_and_back(metric.update, metric.init(), stream[0])
+    state = functools.reduce(update, stream, metric.init())
+    wanted = functools.reduce(metric.update, stream, metric.init())
+    check(metric.compute(state), metric.compute(wanted))
+
+
+def test_what_counts_pairs_says_that_it_needs_a_number_of_examples():
+    metric = rm.xauc(n_tasks=2)
+    batch = with_any_number(batches(SUMS, count=1)[0])
+    message = r"^x: expected a number of rows that is known, got \(2, n\); .* bucket_size gives"
+    with pytest.raises(ValueError, match=message):
+        export.export(jax.jit(metric.update))(metric.init(), batch)
+
+
+@pytest.mark.parametrize("shape", [(ANY,), (2, ANY)], ids=["one task", "two tasks"])
+def test_the_door_is_exported_with_an_update(shape):
+    case = SUMS_OF_ORDER.without("xauc")
+    metric = metric_of(case, n_tasks=2 if len(shape) == 2 else 1)
+
+    def step(state, p, y, w, mask, keys):
+        return metric.update(state, rm.make_batch(p, y, w, mask=mask, keys=keys))
+
+    def arguments(size):
+        rng = np.random.default_rng(0)
+        shape_of = (*shape[:-1], size)
+        p, y, w = (jnp.asarray(rng.random(shape_of), jnp.float32) for _ in range(3))
+        return p, y, w, jnp.ones(size, bool), jax.tree.map(jnp.asarray, keys_of(case, size))
+
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], ANY), x.dtype), arguments(5)
+    )
+    exported = to_bytes_and_back(step, metric.init(), *shapes)
+    for size in SIZES:
+        state = exported(metric.init(), *arguments(size))
+        check(metric.compute(state), metric.compute(step(metric.init(), *arguments(size))))
+
+
+FIRST = np.array([[True, False, False, True, False, True, False], [True] * 7])
+SCORES = np.array([[3, 1, 2, 2, 5, 0, 1], [1, 1, 1, 0, 2, 2, 4]], np.float32)
+NUMBERS = np.cumsum(FIRST, axis=1, dtype=np.int32) - 1
+ORDER = np.array([[3, 1, 0, 2, 6, 5, 4], [0, 2, 4, 6, 1, 3, 5]], np.int32)
+OPS = {
+    "argsort": (NUMBERS, SCORES),
+    "cumsum": (SCORES, FIRST),
+    "curve": (SCORES, SCORES, SCORES, (NUMBERS,)),
+    "first_rows": (FIRST,),
+    "is_first": (NUMBERS,),
+    "is_last": (FIRST,),
+    "last_rows": (FIRST,),
+    "maxima": (SCORES, NUMBERS),
+    "numbers": (FIRST,),
+    "precision_recall_area": (SCORES, SCORES, SCORES, (NUMBERS,)),  # Of their curve.
+    "put": (SCORES, ORDER),
+    "ranks": (FIRST,),
+    "roc_area": (SCORES, SCORES, SCORES, (NUMBERS,)),
+    "starts": (NUMBERS,),
+    "sums": (SCORES, FIRST),
+    "sums_before": (SCORES, FIRST),
+    "take": (SCORES, ORDER),
+    "totals": (SCORES, NUMBERS),
+    "words_of": (SCORES,),
+}
+
+
+def test_the_table_has_all_functions_of_ops_but_those_of_pairs():
+    assert set(OPS) == {name for name in rm.ops.__all__ if name[0].islower()} - {"count_pairs"}
+
+
+def of_curve(area, *arguments):
+    return area(rm.ops.curve(*arguments))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_toolkits_of_any_number_of_rows(name):
+    arguments = jax.tree.map(jnp.asarray, OPS[name])
+    function = getattr(rm.ops, name)
+    if name.endswith("_area"):
+        function = functools.partial(of_curve, function)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, ANY), x.dtype), arguments)
+    exported = export.export(jax.jit(lambda x: tuple(jax.tree.leaves(function(*x)))))(shapes)
+    for size in (1, 5, 7):
+        part = jax.tree.map(lambda x, n=size: x[:, :n], arguments)
+        if name in ("put", "take") and size < 7:
+            part = (part[0], jnp.argsort(part[1], axis=1).astype(jnp.int32))
+        expected = jax.tree.leaves(function(*part))
+        for value, wanted in zip(exported.call(part), expected, strict=True):
+            np.testing.assert_allclose(value, wanted, rtol=1e-12)
+
+
+def test_shapes_that_do_not_fit_are_named_when_they_are_exported():
+    n, m = export.symbolic_shape("n, m")
+    p, y = (jax.ShapeDtypeStruct((size,), jnp.float32) for size in (n, m))
+    for labels in (y, jax.ShapeDtypeStruct((4,), jnp.float32)):
+        with pytest.raises(ValueError, match=r"^labels: expected shape \(n,\), as the predictions"):
+            export.export(jax.jit(rm.make_batch))(p, labels)

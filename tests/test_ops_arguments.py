@@ -1,0 +1,155 @@
+"""What the toolkits say to arrays that do not belong together, and that checking is free."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recmetrics_jax import ops as public
+
+ops: Any = public  # misuse is what a type checker refuses
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+FIRST = np.array([[True, False, True]] * 2)
+ROWS = np.array([[2, 0, 1]] * 2)
+NUMBERS = np.array([[0, 0, 1]] * 2)
+POINTS = ops.curve(X, X, X)
+# By function, arguments that fit, and their names.
+CALLS = {
+    "argsort": ((X, ROWS), ("keys[0]", "keys[1]")),
+    "count_pairs": ((X, X, X, (ROWS,)), ("x", "y", "weights", "groups[0]")),
+    "cumsum": ((X, FIRST), ("x", "is_first")),
+    "curve": ((X, X, X, (ROWS,)), ("scores", "positives", "negatives", "groups[0]")),
+    "first_rows": ((FIRST,), ("is_first",)),
+    "is_first": ((X, ROWS), ("keys[0]", "keys[1]")),
+    "is_last": ((FIRST,), ("is_first",)),
+    "last_rows": ((FIRST,), ("is_first",)),
+    "maxima": ((X, NUMBERS), ("x", "numbers")),
+    "numbers": ((FIRST,), ("is_first",)),
+    "precision_recall_area": ((POINTS,), ("points",)),
+    "put": ((X, ROWS), ("x", "rows")),
+    "ranks": ((FIRST,), ("is_first",)),
+    "roc_area": ((POINTS,), ("points",)),
+    "starts": ((NUMBERS,), ("numbers",)),
+    "sums": ((X, FIRST), ("x", "is_first")),
+    "sums_before": ((X, FIRST), ("x", "is_first")),
+    "take": ((X, ROWS), ("x", "rows")),
+    "totals": ((X, NUMBERS), ("x", "numbers")),
+    "words_of": ((X,), ("x",)),
+}
+ARGUMENTS = [
+    (function, i, name) for function, (_, names) in CALLS.items() for i, name in enumerate(names)
+]
+FURTHER = [(function, i, name) for function, i, name in ARGUMENTS if i]
+
+
+def test_the_table_has_all_functions():
+    assert set(CALLS) == {name for name in public.__all__ if name[0].islower()}
+
+
+def called(function, changed, value):
+    arguments = list(CALLS[function][0])
+    if isinstance(arguments[changed], tuple) and not isinstance(arguments[changed], ops.Curve):
+        value = (value,)
+    arguments[changed] = value
+    return getattr(ops, function)(*arguments)
+
+
+def given(function, i):
+    argument = CALLS[function][0][i]
+    return argument[0] if isinstance(argument, tuple) else argument
+
+
+@pytest.mark.parametrize(("function", "i", "name"), FURTHER)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x[:, :2],
+        lambda x: np.concatenate([x, x], axis=1),
+        lambda x: x[:1],
+        lambda x: x.T,
+        lambda x: x[None],
+        lambda x: x[0],
+    ],
+    ids=["fewer rows", "more rows", "fewer tasks", "turned", "another axis", "no tasks"],
+)
+def test_arrays_of_other_shapes_are_refused_by_name(function, i, name, change):
+    other = change(given(function, i))
+    fits = function == "take" and other.shape[0] == 2 and other.ndim == 2
+    if fits or (name == "numbers" and other.shape == (3,)):
+        assert called(function, i, other).shape[0] == 2
+        return
+    message = f"^{re.escape(name)}: expected shape .*, .* {re.escape(CALLS[function][1][0])} "
+    with pytest.raises(ValueError, match=f"{message}.*got {re.escape(str(other.shape))}"):
+        called(function, i, other)
+
+
+@pytest.mark.parametrize(("function", "i", "name"), ARGUMENTS)
+@pytest.mark.parametrize("bad", [None, "a", [1.0, 2.0], 1.0], ids=repr)
+def test_what_is_no_array_is_refused_by_name(function, i, name, bad):
+    if bad is None and name == "is_first" and function in ("cumsum", "sums_before"):
+        return  # One group.
+    # jit itself says what is no array at all.
+    with pytest.raises(
+        TypeError if bad == "a" else ValueError,
+        match="str" if bad == "a" else rf"^{re.escape(name)}: expected (an array|shape|a Curve)",
+    ):
+        called(function, i, bad)
+
+
+DTYPES = {
+    "is_first": (np.int32, "a bool"),
+    "rows": (np.float32, "an integer"),
+    "numbers": (bool, "an integer"),
+    "scores": (np.uint8, "a signed number"),
+}
+ADDED = ("cumsum", "maxima", "sums", "sums_before", "totals")
+
+
+@pytest.mark.parametrize(("function", "i", "name"), ARGUMENTS)
+def test_arrays_of_other_dtypes_are_refused_by_name(function, i, name):
+    if name == "points" or function in ("put", "take"):
+        return
+    dtype, expected = DTYPES.get(name, (np.complex64, "a real number"))
+    if name == "x" and function in ADDED:
+        dtype, expected = bool, "a number"
+    message = f"{name}: expected {expected} dtype, got {np.dtype(dtype)}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        called(function, i, given(function, i).astype(dtype))
+
+
+@pytest.mark.parametrize("function", ["curve", "count_pairs"])
+def test_groups_that_are_no_tuple_are_refused(function):
+    with pytest.raises(ValueError, match=r"^groups: expected a tuple of arrays, as in \(users,\)"):
+        getattr(ops, function)(X, X, X, ROWS)
+
+
+@pytest.mark.parametrize("function", ["argsort", "is_first"])
+def test_no_keys_are_refused(function):
+    with pytest.raises(ValueError, match=r"^keys: expected at least one array, got none"):
+        getattr(ops, function)()
+
+
+@pytest.mark.parametrize("function", ["roc_area", "precision_recall_area"])
+def test_points_that_do_not_belong_together_are_refused(function):
+    area = getattr(ops, function)
+    with pytest.raises(ValueError, match=r"^points.false_positives: expected shape \(2, 3\), as"):
+        area(POINTS._replace(false_positives=POINTS.false_positives[:, :2]))
+    with pytest.raises(ValueError, match=r"^points.is_first: expected a bool dtype, got int32"):
+        area(POINTS._replace(is_first=ROWS.astype(np.int32)))
+    with pytest.raises(
+        ValueError, match=r"^points: expected a Curve, as ops.curve gives, got tupl"
+    ):
+        area((X, X))
+
+
+@pytest.mark.parametrize("function", CALLS)
+def test_checks_leave_nothing_in_what_is_compiled(function):
+    arguments = jax.tree.map(jnp.asarray, CALLS[function][0])
+    plain = getattr(ops, function).__wrapped__.__wrapped__
+    of_plain = jax.make_jaxpr(lambda x: plain(*x))(arguments)
+    of_checked = jax.make_jaxpr(lambda x: getattr(ops, function)(*x))(arguments)
+    assert str(of_checked) == str(of_plain)
