@@ -10,6 +10,7 @@ values = metrics.compute(state)
 
 from recmetrics_jax import ops, testing
 from recmetrics_jax._src.accumulators import all_merge
+from recmetrics_jax._src.adopt import Adopted, adopt
 from recmetrics_jax._src.base import Batch, make_batch
 from recmetrics_jax._src.build import collection, sample_metric, sum_metric
 from recmetrics_jax._src.describe import Description, describe, scalars
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     # The contract.
+    "Adopted",
     "Batch",
     "Description",
     "Metric",
@@ -40,6 +42,7 @@ __all__ = [
     "make_padded_batch",
     # Building and combining.
     "Term",
+    "adopt",
     "all_merge",
     "collection",
     "describe",

@@ -6,6 +6,7 @@ import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from cases import ORDER, SUMS, batches
 
@@ -123,3 +124,132 @@ def test_functions_of_the_package_have_names_of_their_own():
                     module = getattr(term.function, "__module__", "")
                     assert seen.setdefault(term.name, module) == module
     assert len(seen) > 10
+
+
+def streams():
+    rng = np.random.default_rng(0)
+
+    def batch():
+        return rm.make_batch(rng.random(20), rng.integers(0, 2, 20), rng.random(20))
+
+    return [batch() for _ in range(4)], [batch() for _ in range(3)]
+
+
+def as_it_is(state, path):
+    return state
+
+
+def by_flax(state, path):
+    return flax.serialization.msgpack_restore(flax.serialization.to_bytes(state))
+
+
+def by_orbax(state, path):
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path / "state", state)
+        checkpointer.wait_until_finished()
+        return checkpointer.restore(path / "state")
+
+
+WAS = {"ne": rm.ne, "ctr": rm.ctr, "auc": rm.auc, "binned": rm.binned_auc}
+NOW = {
+    "mae": rm.mae,
+    "auc": rm.auc,
+    "same": rm.binned_auc,
+    "binned": functools.partial(rm.binned_auc, bins=8),
+    "ne": rm.ne,
+}
+
+
+@pytest.mark.parametrize("route", [as_it_is, by_flax, by_orbax], ids=lambda f: f.__name__)
+def test_adopt_keeps_what_stays_to_the_bit_and_starts_what_is_new(route, tmp_path):
+    was, now = rm.collection(WAS, window=50), rm.collection(NOW, window=50)
+    before, after = streams()
+    state = functools.reduce(was.update, before, was.init())
+    adopted = rm.adopt(now, route(state, tmp_path))
+    assert adopted.dropped == ("weighted_labels, weights (lifetime)",)
+    assert "absolute_error, weights (lifetime)" in adopted.started
+    assert "cross_entropy, weighted_labels, weighted_negatives, weights (lifetime)" in adopted.kept
+    first = now.compute(now.update(adopted.state, after[0]))
+    for name in ("mae/window_mae", "binned/window_binned_auc"):
+        assert np.isnan(first[name]).all(), name
+    values = now.compute(functools.reduce(now.update, after, adopted.state))
+    on = was.compute(functools.reduce(was.update, after, state))
+    new = now.compute(functools.reduce(now.update, after, now.init()))
+    for name in ("ne/lifetime_ne", "ne/window_ne", "auc/window_auc"):
+        np.testing.assert_array_equal(values[name], on[name], err_msg=name)
+    for scope in ("lifetime", "window"):
+        same, was_binned = f"same/{scope}_binned_auc", f"binned/{scope}_binned_auc"
+        np.testing.assert_array_equal(values[same], on[was_binned])
+        for name in (f"mae/{scope}_mae", f"binned/{scope}_binned_auc"):
+            np.testing.assert_array_equal(values[name], new[name], err_msg=name)
+
+
+def test_adopt_takes_states_of_metrics_written_by_hand():
+    by_hand = rm.Metric(
+        init=lambda: jnp.zeros(1),
+        update=lambda state, batch: state + jnp.sum(batch.labels),
+        merge=jnp.add,
+        compute=lambda state: {"clicks": state},
+    )
+    was = rm.collection({"hand": by_hand, "ctr": rm.ctr})
+    now = rm.collection({"ctr": rm.ctr, "hand": by_hand, "mae": rm.mae})
+    adopted = rm.adopt(now, by_flax(updated(was), None))
+    assert "hand" in adopted.kept
+    assert now.compute(adopted.state)["hand/clicks"].tolist() == [6.0]
+    adopted = rm.adopt(rm.ctr(), updated(was))
+    assert adopted.dropped == ("hand",)
+
+
+def test_what_orbax_cuts_to_fit_is_refused(tmp_path):
+    """As it does with ``strict=False``, which it advises where shapes differ."""
+    was, now = rm.collection(WAS, window=50), rm.collection({"ne": rm.ne}, window=50)
+    state = functools.reduce(was.update, streams()[0], was.init())
+    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, now.init())
+    shapes = was.init()._replace(histograms=(), windows=was.init().windows[1:], samples=())
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(
+            tmp_path / "state", state._replace(histograms=(), windows=state.windows[1:], samples=())
+        )
+        checkpointer.wait_until_finished()
+        cut = checkpointer.restore(tmp_path / "state", target, strict=False)
+    assert jax.tree.structure(shapes) == jax.tree.structure(cut)
+    for use in (
+        now.compute,
+        lambda state: now.merge(now.init(), state),
+        functools.partial(rm.adopt, now),
+    ):
+        with pytest.raises(
+            ValueError, match=r"expected a whole state, got one that was cut, padded"
+        ):
+            use(cut)
+    assert np.isnan(jax.jit(now.compute)(cut)["ne/lifetime_ne"]).all()
+
+
+REFUSED = {
+    "by hand": (
+        lambda: rm.adopt(rm.Metric(*[lambda *x: x] * 4), 0),
+        "metric: expected one of this",
+    ),
+    "no state": (lambda: rm.adopt(rm.ctr(), {"a": 1}), "state: expected a state of a metric"),
+    "other tasks": (
+        lambda: rm.adopt(rm.ctr(n_tasks=2), rm.ctr().init()),
+        "state: expected one of 2 tasks, got one of 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_adopt_names_what_it_cannot_carry_over(name):
+    call, told = REFUSED[name]
+    with pytest.raises(ValueError, match=told):
+        call()
+
+
+def test_a_state_that_is_the_same_on_all_devices_is_refused_where_types_tell():
+    metric = rm.ctr()
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    merged = jax.shard_map(
+        lambda state: rm.all_merge(state, "data"), mesh=mesh, in_specs=jax.P(), out_specs=jax.P()
+    )
+    with pytest.raises(ValueError, match=r"expected one that differs over the devices of 'data'"):
+        merged(updated(metric))

@@ -212,3 +212,69 @@ def test_samples_window_is_exact_for_any_batch_size():
         seen += p[mask].tolist()
         state = metric.update(state, rm.make_batch(p, p, mask=mask))
         assert metric.compute(state)["window_sum"].tolist() == [sum(seen[-50:])]
+
+
+@pytest.mark.parametrize("merged", ["merge", "all_merge"])
+def test_windows_are_merged_by_updates_where_states_share_slots_unlike(merged):
+    """Devices with 3 and 7 examples in each update: 0.3 of the newest are of the first."""
+    metric = rm.collection({"count": rm.examples, "ctr": rm.ctr}, window=10_000)
+
+    def run(examples, label):
+        def step(state, _):
+            labels = jnp.full(7, label)
+            batch = rm.make_batch(labels, labels, mask=jnp.arange(7) < examples)
+            return metric.update(state, batch), None
+
+        return jax.lax.scan(step, metric.init(), length=5000)[0]
+
+    states = jax.jit(lambda: (run(3, 1.0), run(7, 0.0)))()
+    if merged == "merge":
+        values = metric.compute(metric.merge(*states))
+    else:
+        merge = jax.vmap(lambda s: rm.all_merge(s, "devices"), axis_name="devices")
+        of_all = merge(jax.tree.map(lambda *x: jnp.stack(x), *states))
+        values = metric.compute(jax.tree.map(lambda x: x[1], of_all))
+    # Each state cuts its window into slots of 2 W / S examples at most.
+    np.testing.assert_allclose(values["ctr/window_ctr"], [0.3], atol=2 * 2 / 1024)
+    assert 10_000 - 2 * 2 * 10_000 / 1024 < values["count/window_examples"][0] <= 10_000
+    np.testing.assert_allclose(values["ctr/lifetime_ctr"], [0.3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [rm.ctr, rm.auc], ids=lambda f: f.__name__)
+def test_batches_folded_by_merge_are_right_or_nan(make):
+    """As users of clu and metrax write it. Merging is side by side: all become one update."""
+    metric = rm.collection({"it": make, "count": rm.examples}, window=50)
+    rng = np.random.default_rng(0)
+    state, p, y = metric.init(), np.zeros(0), np.zeros(0)
+    shapes = jax.tree.map(jnp.shape, state)
+    for step in range(6):
+        new = rng.random(20), rng.integers(0, 2, 20)
+        p, y = (np.concatenate(x) for x in zip((p, y), new, strict=True))
+        state = metric.merge(state, metric.update(metric.init(), rm.make_batch(*new)))
+        assert jax.tree.map(jnp.shape, state) == shapes
+        values = metric.compute(state)
+        for name, value in metric.compute(
+            metric.update(metric.init(), rm.make_batch(p, y))
+        ).items():
+            wanted = np.full(1, np.nan) if "window" in name and step > 1 else value
+            np.testing.assert_allclose(values[name], wanted, rtol=1e-6, err_msg=name)
+
+
+def test_a_merged_window_moves_on():
+    metric = rm.collection({"count": rm.examples, "sum": rm.weighted_avg, "auc": rm.auc}, window=50)
+
+    def after(state, *values):
+        for value in values:
+            state = metric.update(state, rm.make_batch(np.full(10, value), [0, 1] * 5))
+        return state
+
+    a = after(metric.init(), 1.0, 2.0, 3.0, 4.0)
+    b = after(metric.init(), 5.0, 6.0)
+    state = metric.merge(a, b)  # 4 beside 6, 3 beside 5; 2 fits, 1 does not.
+    values = metric.compute(state)
+    assert values["count/window_examples"].tolist() == [50.0]
+    np.testing.assert_allclose(values["sum/window_weighted_avg"], [20 / 5], rtol=1e-6)
+    values = metric.compute(after(state, 7.0))
+    # The oldest examples that all slots hold go as a whole, 3 beside 5.
+    np.testing.assert_allclose(values["sum/window_weighted_avg"], [(8 + 10 + 7) / 5], rtol=1e-6)
+    assert values["auc/window_auc"].tolist() == [0.5]

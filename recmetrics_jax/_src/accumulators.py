@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import numerics
+from recmetrics_jax._src.base import varying_axes
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.samples import Samples
 from recmetrics_jax._src.windows import Window
@@ -78,7 +79,10 @@ def all_merge(state: Tree, axis_name: numerics.AxisName) -> Tree:
         ``shard_map`` accepts it with an out_spec of ``P()``.
 
     Raises:
-        ValueError: if a part of the state does not say how it merges.
+        ValueError: if a part of the state does not say how it merges; inside ``shard_map``, if the
+            state is the same on all devices by its type, and would count once for each. Where types
+            do not tell, a state that was merged before and went on on each device is still known:
+            values of what it is merged to are NaN.
 
     >>> import jax, jax.numpy as jnp, recmetrics_jax as rm
     >>> metric = rm.ctr()
@@ -88,6 +92,12 @@ def all_merge(state: Tree, axis_name: numerics.AxisName) -> Tree:
     >>> jax.vmap(clicks, axis_name="devices")(jnp.array([[0, 0], [0, 1]])).tolist()
     [[0.25], [0.25]]
     """
+    _check_differs(state, axis_name)
+    return all_merged(state, axis_name)
+
+
+def all_merged(state: Tree, axis_name: numerics.AxisName) -> Tree:
+    """`all_merge`, of any part of a state."""
 
     def of_all_devices(path: tuple[Any, ...], x: Any) -> Any:
         if not _says_how(x):
@@ -101,6 +111,20 @@ def all_merge(state: Tree, axis_name: numerics.AxisName) -> Tree:
         return x.all_merge(axis_name)
 
     return jax.tree_util.tree_map_with_path(of_all_devices, state, is_leaf=_says_how)
+
+
+def _check_differs(state: Any, axis_name: numerics.AxisName) -> None:
+    """Raises ValueError if a state is of a type that is the same on all devices of an axis."""
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    differs = {name for x in jax.tree.leaves(state) for name in varying_axes(x)}
+    for name in names:
+        # Where types do not tell, that of the number of a device does not either.
+        if name in varying_axes(jax.lax.axis_index(name)) and name not in differs:
+            raise ValueError(
+                f"state: expected one that differs over the devices of {name!r}, got one that is "
+                "the same on all of them, which would count once for each; it is merged already, "
+                "or was given to shard_map with an in_spec that does not name the axis"
+            )
 
 
 def _says_how(x: Any) -> bool:

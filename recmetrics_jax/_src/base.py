@@ -104,6 +104,12 @@ def newest(batch: Batch, limit: int) -> Batch:
     return jax.tree.map(keep, batch)
 
 
+def varying_axes(x: jax.Array) -> frozenset[Any]:
+    """The axes of a ``shard_map`` over which an array differs by its type; none elsewhere."""
+    aval: Any = jax.typeof(x)
+    return aval.mat.varying if hasattr(aval, "mat") else aval.vma  # Until JAX 0.10.
+
+
 def vary_as(x: jax.Array, other: jax.Array) -> jax.Array:
     """``x``, typed inside a ``shard_map`` as different on each device wherever ``other`` is.
 

@@ -9,13 +9,14 @@ import collections
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from recmetrics_jax._src.base import Batch, State, Values, check_update
+from recmetrics_jax._src.contents import Contents
 from recmetrics_jax._src.identity import Interned, Value
 from recmetrics_jax._src.program import Program
 from recmetrics_jax._src.state import COUNTED_TWICE, MARK, MetricState
@@ -73,6 +74,11 @@ def _in_order(program: Program, state: MetricState) -> "collections.OrderedDict[
 
 compiled = Interned(Compiled, recent=RECENT)
 """The functions of a program: one object for equal programs."""
+
+
+def known_contents() -> Iterator[Contents]:
+    """What the states of metrics hold that are alive, or were made of late."""
+    return (program.contents for (program,) in compiled.known() if isinstance(program, Program))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,10 +147,7 @@ class Engine(Value):
             return own
         rows = np.array(jax.device_get(own.contents))
         mark, rows.flat[MARK] = rows.flat[MARK], 0
-        others = (
-            program.contents for (program,) in compiled.known() if isinstance(program, Program)
-        )
-        self.program.contents.check(name, rows, others)
+        self.program.contents.check(name, rows, known_contents())
         if mark == COUNTED_TWICE:
             raise ValueError(
                 f"{name}: expected a state that counts each example once, got one of which copies, "

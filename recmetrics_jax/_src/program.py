@@ -24,6 +24,7 @@ from recmetrics_jax._src.fingerprints import word_of
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.identity import Value
 from recmetrics_jax._src.layout import Columns, Group, GroupedColumns, packed
+from recmetrics_jax._src.numerics import is_known
 from recmetrics_jax._src.samples import Rows, Samples
 from recmetrics_jax._src.state import MetricState
 from recmetrics_jax._src.terms import BAD_EXAMPLES, EXAMPLES, BinnedTerm, Term
@@ -190,7 +191,7 @@ class Program(Value):
         pushed = []
         for window, ((limit, _), columns) in zip(state.windows, self._windows.items(), strict=True):
             # Of a number of examples that is not known, as `jax.export` may leave it, too.
-            if isinstance(batch.mask.shape[1], int) and batch.mask.shape[1] <= limit:
+            if is_known(batch.mask.shape[1]) and batch.mask.shape[1] <= limit:
                 of_window = self._statistics.select(sums, columns.starts)
             else:
                 within = newest(batch, limit)

@@ -56,7 +56,7 @@ class MetricState(NamedTuple):
         words = self.contents.ravel()
         most, least = jax.lax.pmax(jnp.stack([words, -words]), axis_name)
         least = -least
-        merged = accumulators.all_merge(self._accumulators(), axis_name)
+        merged = accumulators.all_merged(self._accumulators(), axis_name)
         mark = _fingerprint(merged)
         is_many = jax.lax.psum(1, axis_name) > 1
         is_twice = (least[MARK] == COUNTED_TWICE) | (is_many & _is_counted_twice(most, least))
@@ -64,7 +64,7 @@ class MetricState(NamedTuple):
         return MetricState(
             *merged,
             contents=_contents(most, least, mark).reshape(self.contents.shape),
-            **accumulators.all_merge({"others": self.others}, axis_name),
+            **accumulators.all_merged({"others": self.others}, axis_name),
         )
 
     def _accumulators(self) -> Any:
