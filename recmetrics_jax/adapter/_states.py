@@ -119,8 +119,7 @@ class States(Module):
         # A window is added up when it is asked for, not in every update.
         buffers = self.__dict__.get("_batch_window_buffers")
         if buffers and name in buffers:
-            total = buffers[name].total()
-            self.__dict__[name] = copy(self._defaults[name]) if total is None else total
+            self.__dict__[name] = buffers[name].total(self._defaults[name])
             return self.__dict__[name]
         return super().__getattr__(name)
 
@@ -141,9 +140,9 @@ class States(Module):
         """Adds what an update of ``num_samples`` examples contributes to the window of a state."""
         if self._batch_window_buffers is None:
             raise RuntimeError("Failed to aggregate window state: window metric is disabled.")
-        self._push(self.get_window_state_name(state_name), copy(state), num_samples)
-
-    def _push(self, window_name: str, contribution: Tensor, num_samples: int) -> None:
+        window_name = self.get_window_state_name(state_name)
+        kind = kind_of(self._defaults[window_name])
+        contribution = copy(state) if kind_of(state) == kind else as_kind(state, kind)
         self._batch_window_buffers[window_name].push(contribution, num_samples)
         self.__dict__.pop(window_name, None)
 
@@ -299,8 +298,9 @@ class States(Module):
         states = [x for name, x in self.__dict__.items() if name in self._defaults]
         total = sum(map(nbytes, (*self._defaults.values(), *states)))
         for name, buffer in windows.items():
-            size = nbytes(self._defaults[name])
-            total += size * (len(buffer.buffers) + (name not in self.__dict__))
+            total += nbytes(self._defaults[name]) * (name not in self.__dict__)
+            if buffer.buffers:  # All are of one size.
+                total += nbytes(buffer.buffers[-1]) * len(buffer.buffers)
         return total
 
 

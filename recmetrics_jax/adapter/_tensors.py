@@ -90,6 +90,21 @@ def copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone() if kind_of(tensor) == "torch" else np.array(tensor)
 
 
+def widened(x: Tensor) -> Tensor:
+    """Numbers as they are added up: floats in float64, whole numbers in int64."""
+    if kind_of(x) == "torch":
+        return x.double() if x.is_floating_point() else x
+    is_float = x.dtype.kind in "fV"  # V: bfloat16 and its like.
+    return x.astype(np.float64) if is_float else x
+
+
+def promoted(x: Tensor, *others: Tensor) -> Tensor:
+    """``x`` in the dtype that holds the numbers of all of the others, which are of its kind."""
+    if kind_of(x) == "torch":
+        return x.to(functools.reduce(torch.promote_types, (other.dtype for other in others)))
+    return x.astype(np.result_type(*(other.dtype for other in others)), copy=False)
+
+
 def zeros_like(x: Any) -> Tensor:
     """Zeros, of the shape, dtype and kind of ``x``."""
     return torch.zeros_like(x) if kind_of(x) == "torch" else np.zeros_like(x)
