@@ -19,7 +19,7 @@ from recmetrics_jax.adapter._declared import (
     share,
 )
 from recmetrics_jax.adapter._examples import SAMPLE_STATES, Inputs
-from recmetrics_jax.adapter._inputs import TaskBatch, host_inputs, shape_of
+from recmetrics_jax.adapter._inputs import host_inputs, of_tasks, shape_of
 from recmetrics_jax.adapter._reports import MetricComputationReport, reports_of
 from recmetrics_jax.adapter._states import (
     RecMetricException,
@@ -127,12 +127,19 @@ class RecMetricComputation(States, abc.ABC):
         self._declaration: Declaration | None = None
         if factory is not None:
             frozen = tuple((name, hashable(option)) for name, option in options.items())
-            self._declaration = declare(factory, frozen, n_tasks)
+            self._declaration = declare(factory, frozen, n_tasks, window_size)
             self._shared = share((self._declaration,))
             self._add_declared_states(self._declaration)
             self._has_fixed_dtypes = True
             for name, parameter in option_names(factory).items():
                 setattr(self, f"_{name}", options.get(name, parameter.default))
+
+    def _declare_window(self, window_size: int) -> None:
+        """Tells the factory the window of all ranks; ``window_size`` is this rank's part of it."""
+        if self._declaration is not None:
+            made = self._declaration
+            self._declaration = declare(made.factory, made.options, made.n_tasks, window_size)
+            self._shared = share((self._declaration,))
 
     def _add_declared_states(self, declaration: Declaration) -> None:
         for name, term in declaration.terms.items():
@@ -245,15 +252,8 @@ class RecMetricComputation(States, abc.ABC):
             ValueError: if a shape does not fit.
         """
         self._check_given(predictions, weights, required_inputs)
-        shape, of_labels = shape_of(predictions)[:2], shape_of(labels)
-        of_weights = of_labels if weights is None else shape_of(weights)
-        for name, given in (("labels", of_labels), ("weights", of_weights)):
-            if len(shape) != 2 or shape[0] != self._n_tasks or given != shape:
-                raise ValueError(
-                    f"{name}: expected shape {(self._n_tasks, *shape[1:])}, as the predictions, "
-                    f"{shape_of(predictions)}; got {given}"
-                )
-        batch = TaskBatch(0, predictions, labels, weights)
+        batch = of_tasks(predictions, labels, weights, self._n_tasks)
+        self._check_classes(batch.predictions)
         return host_inputs([batch], required_inputs, self._declared.keys, self._n_tasks)
 
     def _check_given(
@@ -266,12 +266,6 @@ class RecMetricComputation(States, abc.ABC):
             )
         if predictions is None:
             raise RecMetricException(f"Inputs 'predictions' should not be None for {name} update")
-        classes = np.shape(predictions)[2:]
-        if self._keeps_samples and classes != self._declared.sample_classes:
-            raise ValueError(
-                f"predictions: expected classes {self._declared.sample_classes} after tasks and "
-                f"examples for {name}, got {classes}"
-            )
         for key in self._declared.keys:
             if key not in required_inputs:
                 what = "grouped update" if key in self._declared.sample_keys else "update"
@@ -279,6 +273,14 @@ class RecMetricComputation(States, abc.ABC):
                     f"Input '{key}' are required for {name} {what}: expected an array of this name "
                     f"in required_inputs, got {sorted(required_inputs)}"
                 )
+
+    def _check_classes(self, predictions: Any) -> None:
+        classes = shape_of(predictions)[2:]
+        if self._keeps_samples and classes != self._declared.sample_classes:
+            raise ValueError(
+                f"predictions: expected classes {self._declared.sample_classes} after tasks and "
+                f"examples for {type(self).__name__}, got {classes}"
+            )
 
     def _contribute(self, contributions: Contributions, tasks: slice) -> None:
         """Adds what an update contributes; cannot fail."""

@@ -26,19 +26,21 @@ from recmetrics_jax._src.terms import BinnedTerm, Term
 from recmetrics_jax.adapter._examples import SAMPLE_STATES, Inputs, batch_of
 from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, to_numpy
 
-_OF_THE_ADAPTER = {"n_tasks": 1, "window": 1}
+_OF_THE_ADAPTER = ("n_tasks", "window")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Declaration:
-    """A functional factory with its options, for ``n_tasks`` tasks; made by `declare`."""
+    """A functional factory with its options; made by `declare`."""
 
     factory: Callable[..., Metric]
     options: tuple[tuple[str, Any], ...]
     n_tasks: int
+    window: int
+    """The examples of the window that was asked for, on all ranks; formulas may read it."""
 
     def __reduce__(self) -> Any:
-        return declare, (self.factory, self.options, self.n_tasks)
+        return declare, (self.factory, self.options, self.n_tasks, self.window)
 
     @functools.cached_property
     def program(self) -> Program:
@@ -51,7 +53,7 @@ class Declaration:
         takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         defaults = {
             name: value
-            for name, value in {**_OF_THE_ADAPTER, "n_tasks": self.n_tasks}.items()
+            for name, value in (("n_tasks", self.n_tasks), ("window", self.window))
             if takes_all or name in parameters
         }
         engine = Engine.of(self.factory(**defaults, **dict(self.options)))
@@ -145,14 +147,16 @@ class Declaration:
         return _evaluated(self._values_of_samples, inputs)
 
 
-declarations = Interned(lambda made, n_tasks: Declaration(made.function, made.options, n_tasks))
+declarations = Interned(
+    lambda made, n_tasks, window: Declaration(made.function, made.options, n_tasks, window)
+)
 
 
 def declare(
-    factory: Callable[..., Metric], options: tuple[tuple[str, Any], ...], n_tasks: int
+    factory: Callable[..., Metric], options: tuple[tuple[str, Any], ...], n_tasks: int, window: int
 ) -> Declaration:
     """The one declaration of these that is in use, with what has been compiled for it."""
-    return declarations(Formula(factory, (), options), n_tasks)
+    return declarations(Formula(factory, (), options), n_tasks, max(window, 1))
 
 
 @functools.lru_cache(maxsize=256)

@@ -8,7 +8,6 @@ import numpy as np
 
 from recmetrics_jax.adapter._tensors import torch
 
-
 PART = 1 << 28
 """Bytes that ranks send at once: states may be larger than what 32 bits count, and than buffers."""
 

@@ -195,7 +195,7 @@ def of_samples(
         np.full(shape[0], shape[1], np.int32),
         {name: padded(key, length, np.int64) for name, key in keys.items()},
     )
-    declaration = _declare(factory, tuple(options.items()), shape[0])
+    declaration = _declare(factory, tuple(options.items()), shape[0], 1)
     kind = kind_among(predictions if isinstance(predictions, list | tuple) else [predictions])
     value = declaration.values_of_samples(inputs)[name]
     dtype = np.dtype(np.float32) if keys else np.result_type(*arrays)

@@ -10,6 +10,8 @@ from recmetrics_jax.adapter._examples import Inputs, as_keys, padded, padded_len
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, stack, to_numpy, torch
 from recmetrics_jax.adapter.metrics_config import RecTaskInfo
 
+_OF_ALL = "; of an array of all tasks, [N, T], pass each task its own column"
+
 
 class TaskBatch(NamedTuple):
     """The examples of a task, or of all where they are fused, as the caller's arrays."""
@@ -27,6 +29,64 @@ class TaskBatch(NamedTuple):
 def shape_of(x: Any) -> tuple[int, ...]:
     """The shape of an array, or of what can become one."""
     return tuple(x.shape) if hasattr(x, "shape") else np.shape(x)
+
+
+def _transposed(name: str, shape: tuple[int, ...], n_tasks: int) -> str:
+    """What to do about an array ``[N, T, ...]`` in place of ``[T, N, ...]``; empty if it is none.
+
+    >>> _transposed("labels", (8, 2), 2)
+    "; that is [N, T], examples by tasks: pass its transpose, labels.T"
+    """
+    if len(shape) < 2 or shape[1] != n_tasks or shape[0] == n_tasks:
+        return ""
+    layout, by = ("[N, 1]", "") if n_tasks == 1 else ("[N, T]", ", examples by tasks")
+    swap = "T" if len(shape) == 2 else "swapaxes(0, 1)"
+    return f"; that is {layout}{by}: pass its transpose, {name}.{swap}"
+
+
+def of_tasks(predictions: Any, labels: Any, weights: Any, n_tasks: int) -> TaskBatch:
+    """The arguments of a computation's update, ``[n_tasks, N]`` each.
+
+    As the reference broadcasts them, ``[N]`` is taken for the only task; and beside an array of all
+    tasks, ``[N]`` and ``[1, N]`` are the same for each of them.
+
+    Raises:
+        ValueError: if a shape does not fit, or can be read in two ways.
+    """
+    shape, of_labels = shape_of(predictions), shape_of(labels)
+    has_classes = len(shape) == 3 or (
+        n_tasks == 1 and of_labels == shape[:1] and shape not in (of_labels, (1, *of_labels))
+    )
+    classes = shape[-1:] if has_classes else ()
+    leads = {"predictions": shape[:-1] if has_classes else shape, "labels": of_labels}
+    if weights is not None:
+        leads["weights"] = shape_of(weights)
+    size = leads["predictions"][-1] if leads["predictions"] else 1
+    expected = (n_tasks, size)
+    # Beside as many tasks, a vector could be a number for each of them.
+    forms = [expected] if n_tasks == size > 1 else [expected, (1, size), (size,)]
+    for name, lead in leads.items():
+        if lead not in forms or (n_tasks > 1 and expected not in leads.values()):
+            given = shape if name == "predictions" else lead
+            wanted = f"[{n_tasks}, N]" if name == "predictions" else f"{expected}, [{n_tasks}, N]"
+            raise ValueError(
+                f"{name}: expected shape {wanted}, tasks by examples, beside predictions {shape}; "
+                f"got {given}{_transposed(name, given, n_tasks)}"
+            )
+    return TaskBatch(
+        0,
+        _broadcast(predictions, (*expected, *classes)),
+        _broadcast(labels, expected),
+        None if weights is None else _broadcast(weights, expected),
+    )
+
+
+def _broadcast(x: Any, shape: tuple[int, ...]) -> Any:
+    if shape_of(x) == shape:
+        return x
+    if math.prod(shape_of(x)) == math.prod(shape):
+        return _reshaped(x, shape)
+    return np.broadcast_to(to_numpy(x), shape)
 
 
 def by_task(
@@ -66,12 +126,12 @@ def _flat(task: str, predictions: Any, labels: Any, weights: Any) -> tuple[Any, 
     if not fits:
         raise ValueError(
             f"labels of task {task!r}: expected the shape of the predictions, {shape}, less the "
-            f"axis of classes if there is one; got {of_labels}"
+            f"axis of classes if there is one; got {of_labels}{_OF_ALL}"
         )
     if weights is not None and math.prod(shape_of(weights)) != size:
         raise ValueError(
             f"weights of task {task!r}: expected the shape of the labels, {of_labels}, "
-            f"got {shape_of(weights)}"
+            f"got {shape_of(weights)}{_OF_ALL}"
         )
     if size == 0:
         return None
@@ -99,6 +159,11 @@ def fused(tasks: Sequence[RecTaskInfo], predictions: Any, labels: Any, weights: 
     weights = None if weights is None else _stacked("weights", names, weights)
     n_tasks, shape, of_labels = len(names), shape_of(predictions), shape_of(labels)
     classes = shape[-1:] if len(shape) == len(of_labels) + 1 else ()
+    of_weights = () if weights is None else shape_of(weights)
+    for name, x in (("predictions", shape), ("labels", of_labels), ("weights", of_weights)):
+        is_flat = name == "predictions" and len(shape) - len(classes) < 2
+        if n_tasks > 1 and not is_flat and (hint := _transposed(name, x, n_tasks)):
+            raise ValueError(f"{name}: expected shape [{n_tasks}, N], got {x}{hint}")
     per_task, rest = divmod(math.prod(of_labels), n_tasks)
     expected = n_tasks * per_task * math.prod(classes)
     if rest or math.prod(shape) != expected:
@@ -227,6 +292,8 @@ def _inputs_of(
 def _keys(name: str, x: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Keys for tasks of one number of examples: of each, or for all tasks or examples the same."""
     keys = as_keys(x)
+    if shape[0] > 1 and (hint := _transposed(name, keys.shape, shape[0])):
+        raise ValueError(f"{name}: expected shape {shape}, as the labels, got {keys.shape}{hint}")
     if keys.size not in (1, shape[1], shape[0] * shape[1]):
         raise ValueError(
             f"{name}: expected 1, {shape[1]} or {shape} numbers, as there are labels, "

@@ -147,6 +147,7 @@ class RecMetric(Module, abc.ABC):
                     **self._get_task_kwargs(of_computation),
                 },
             )
+            computation._declare_window(window_size)
             self._metrics_computations.append(computation)
             self._required_inputs |= self._get_task_required_inputs(of_computation)
             if computation._declaration is not None:
@@ -203,6 +204,7 @@ class RecMetric(Module, abc.ABC):
             if computation._is_declared():
                 given = batch.get("required_inputs") or {}
                 computation._check_given(of_task.predictions, True, given)
+                computation._check_classes(of_task.predictions)
 
     def _note_kind(self, predictions: RecModelOutput) -> None:
         """Remembers whose arrays come in: values go out alike."""

@@ -55,6 +55,7 @@ def planned(
     for computation, batch in targets:
         if together.keys or computation._keeps_samples:
             computation._check_given(batch.predictions, True, required_inputs)
+            computation._check_classes(batch.predictions)
     inputs = host_inputs(batches, required_inputs, together.keys, len(metrics[0]._tasks))
     contributions = Contributions(together, inputs)
 

@@ -157,7 +157,7 @@ def test_computations_refuse_what_is_missing(case):
 def test_computations_refuse_misfits(case, name):
     metric = case.make(tasks=[RecTaskInfo(name="a")])
     computation = metric._metrics_computations[0]
-    for wrong in (np.ones((1, N - 1)), np.ones((2, N)), np.ones(N), np.ones((1, 1))):
+    for wrong in (np.ones((1, N - 1)), np.ones((2, N)), np.ones(N - 1), np.ones((1, 1))):
         with unchanged(metric), pytest.raises(ValueError, match=name):
             computation.update(**{**rows(case), name: wrong})
 
