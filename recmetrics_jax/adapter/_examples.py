@@ -6,10 +6,8 @@ Shapes: ``T`` tasks, ``N`` examples, ``C`` classes.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-from recmetrics_jax._src.base import Batch
 from recmetrics_jax.adapter._tensors import Tensor, to_numpy
 
 SAMPLE_STATES = ("predictions", "labels", "weights")
@@ -87,43 +85,29 @@ def as_keys(x: Any) -> np.ndarray:
     return np.where(whole == keys, whole, keys.astype(np.float64).view(np.int64))
 
 
-def batch_of(inputs: Inputs) -> Batch:
-    """The examples as a `Batch`; in an x64 scope. No example is judged by its values."""
-    if inputs.counts is None:
-        mask = jnp.ones(inputs.labels.shape, bool)
-    else:
-        positions = jnp.arange(inputs.labels.shape[1], dtype=jnp.int32)
-        mask = positions[None] < inputs.counts[:, None]
-    keys = {
-        name: jnp.stack([(key >> 32).astype(jnp.int32), key.astype(jnp.int32)], axis=-1)
-        for name, key in inputs.keys.items()
-    }
-    return Batch(
-        jnp.asarray(inputs.predictions),
-        jnp.asarray(inputs.labels),
-        jnp.asarray(inputs.weights),
-        mask,
-        jnp.zeros_like(mask),
-        keys,
-    )
-
-
-def samples_as_inputs(
-    samples: Mapping[str, Sequence[Tensor]], n_tasks: int, classes: tuple[int, ...], window: int
-) -> Inputs:
-    """Kept samples, lists of ``[T, n]``, predictions ``[T, n, *classes]``, as padded inputs.
+def samples_as_inputs(samples: Mapping[str, Sequence[Tensor]], count: int, window: int) -> Inputs:
+    """Kept samples, lists of chunks ``[T, n, ...]`` by name, as padded inputs.
 
     Padded to a power of two, or to the window: as it fills, few lengths are to be compiled.
+
+    Args:
+        samples: at least one chunk of each name; what is not counted is no example.
+        count: how many examples they hold.
+        window: how many they can hold.
+
+    >>> chunks = [np.ones((1, 3)), np.ones((1, 2))]  # of two updates
+    >>> inputs = samples_as_inputs(dict.fromkeys(SAMPLE_STATES, chunks), 5, window=1000)
+    >>> inputs.labels.shape, inputs.labels.sum().item(), inputs.counts.tolist()
+    ((1, 64), 5.0, [5])
     """
-    n = sum(chunk.shape[1] for chunk in samples["predictions"])
-    length = max(n, min(1 << max((n - 1).bit_length(), 6), padded_length(window)))
-
-    def joined(name: str) -> np.ndarray:
-        dtype = np.float32 if name in SAMPLE_STATES else np.int64
-        none = np.zeros((n_tasks, 0, *(classes if name == "predictions" else ())), dtype)
-        array = np.concatenate([none, *map(to_numpy, samples[name])], axis=1)
-        return padded(array, length, dtype)
-
-    predictions, labels, weights = (joined(name) for name in SAMPLE_STATES)
-    keys = {name: joined(name) for name in samples if name not in SAMPLE_STATES}
-    return Inputs(predictions, labels, weights, np.full(n_tasks, n, np.int32), keys)
+    length = max(count, min(1 << max((count - 1).bit_length(), 6), padded_length(window)))
+    arrays = {
+        name: padded(
+            np.concatenate([to_numpy(chunk) for chunk in chunks], axis=1),
+            length,
+            np.float32 if name in SAMPLE_STATES else np.int64,
+        )
+        for name, chunks in samples.items()
+    }
+    predictions, labels, weights = (arrays.pop(name) for name in SAMPLE_STATES)
+    return Inputs(predictions, labels, weights, np.full(len(labels), count, np.int32), arrays)

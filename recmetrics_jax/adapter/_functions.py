@@ -12,7 +12,8 @@ import numpy as np
 from recmetrics_jax._src.base import Values
 from recmetrics_jax._src.identity import Formula
 from recmetrics_jax._src.terms import Term
-from recmetrics_jax.adapter._declared import declare, statistics_of
+from recmetrics_jax.adapter._compiled import statistics_of
+from recmetrics_jax.adapter._declaration import declare
 from recmetrics_jax.adapter._examples import Inputs, as_keys, padded, padded_length
 from recmetrics_jax.adapter._states import RecMetricException
 from recmetrics_jax.adapter._tensors import (
@@ -136,11 +137,12 @@ def term_sums(
         np.full(rows, n, np.int32),
         {},
     )
-    sums = _statistics_of(tuple(terms.values())).of(inputs)
+    statistics = _statistics_of(tuple(terms.values()))
+    sums = statistics(inputs)
     kind = kind_among(arrays)
     results = {}
-    for (name, term), of_term in zip(terms.items(), sums, strict=True):
-        total = of_term.reshape(*y.shape[:-1], *term.shape)
+    for name, term in terms.items():
+        total = sums[statistics.rows[term]].T.reshape(*y.shape[:-1], *term.shape)
         results[name] = from_numpy(total if name in in_float64 else total.astype(dtype), kind)
     return results
 
@@ -197,7 +199,7 @@ def of_samples(
     )
     declaration = _declare(factory, tuple(options.items()), shape[0], 1)
     kind = kind_among(predictions if isinstance(predictions, list | tuple) else [predictions])
-    value = declaration.values_of_samples(inputs)[name]
+    value = declaration.sample_values(inputs)[name]
     dtype = np.dtype(np.float32) if keys else np.result_type(*arrays)
     return from_numpy(value.astype(dtype if dtype.kind == "f" else np.float32), kind)
 

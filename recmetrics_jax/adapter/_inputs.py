@@ -8,7 +8,6 @@ import numpy as np
 
 from recmetrics_jax.adapter._examples import Inputs, as_keys, padded, padded_length, stacked
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, stack, to_numpy, torch
-from recmetrics_jax.adapter.metrics_config import RecTaskInfo
 
 _OF_ALL = "; of an array of all tasks, [N, T], pass each task its own column"
 
@@ -25,6 +24,38 @@ class TaskBatch(NamedTuple):
     weights: Tensor | None
     """``[1, N]``; None for ones."""
 
+    @property
+    def tasks(self) -> slice:
+        """The tasks, as rows of all."""
+        return slice(self.first, self.first + shape_of(self.labels)[0])
+
+
+class Layout(NamedTuple):
+    """How the tasks of a metric come in; one pass can update metrics of one layout."""
+
+    tasks: tuple[str, ...]
+    is_fused: bool
+    needs_weight: bool
+    """Whether examples without a weight other than zero are left out."""
+
+    def batches(self, predictions: Any, labels: Any, weights: Any) -> list[TaskBatch]:
+        """The examples of each task, or of all where fused, that has any.
+
+        Raises:
+            ValueError: if an argument lacks something, or does not fit the others.
+        """
+        if not self.is_fused:
+            return list(by_task(self.tasks, predictions, labels, weights))
+        batch = fused(self.tasks, predictions, labels, weights)
+        return [batch] if shape_of(batch.labels)[1] else []
+
+    def counted(self, predictions: Any, labels: Any, weights: Any) -> list[TaskBatch]:
+        """Those of the `batches` that count."""
+        batches = self.batches(predictions, labels, weights)
+        if not self.needs_weight:
+            return batches
+        return [b for b in batches if b.weights is None or np.any(to_numpy(b.weights))]
+
 
 def shape_of(x: Any) -> tuple[int, ...]:
     """The shape of an array, or of what can become one."""
@@ -35,7 +66,7 @@ def _transposed(name: str, shape: tuple[int, ...], n_tasks: int) -> str:
     """What to do about an array ``[N, T, ...]`` in place of ``[T, N, ...]``; empty if it is none.
 
     >>> _transposed("labels", (8, 2), 2)
-    "; that is [N, T], examples by tasks: pass its transpose, labels.T"
+    '; that is [N, T], examples by tasks: pass its transpose, labels.T'
     """
     if len(shape) < 2 or shape[1] != n_tasks or shape[0] == n_tasks:
         return ""
@@ -90,7 +121,7 @@ def _broadcast(x: Any, shape: tuple[int, ...]) -> Any:
 
 
 def by_task(
-    tasks: Sequence[RecTaskInfo], predictions: Any, labels: Any, weights: Any
+    tasks: Sequence[str], predictions: Any, labels: Any, weights: Any
 ) -> Iterator[TaskBatch]:
     """The examples of each task that is in a batch and has any.
 
@@ -105,40 +136,39 @@ def by_task(
                 "stacked arrays are for fused tasks"
             )
     for index, task in enumerate(tasks):
-        if task.name not in predictions:
+        if task not in predictions:
             continue
         for name, x in (("labels", labels), ("weights", weights)):
-            if x is not None and task.name not in x:
-                raise ValueError(f"{name}: expected an array for the task {task.name!r}, got none")
-        of_task = predictions[task.name], labels[task.name]
-        weight = None if weights is None else weights[task.name]
-        batch = _flat(task.name, *of_task, weight)
-        if batch is not None:
-            yield TaskBatch(index, *batch)
+            if x is not None and task not in x:
+                raise ValueError(f"{name}: expected an array for the task {task!r}, got none")
+        weight = None if weights is None else weights[task]
+        batch = _rows(1, predictions[task], labels[task], weight, f" of task {task!r}")
+        if shape_of(batch.labels)[1]:
+            yield batch._replace(first=index)
 
 
-def _flat(task: str, predictions: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any] | None:
-    """The arrays of a task with one leading axis of size 1; None if they are empty."""
+def _rows(n_rows: int, predictions: Any, labels: Any, weights: Any, of_task: str = "") -> TaskBatch:
+    """Arrays as ``[n_rows, N]``, with classes ``[n_rows, N, C]``."""
     shape, of_labels = shape_of(predictions), shape_of(labels)
     classes = shape[-1:] if len(shape) == len(of_labels) + 1 else ()
-    size = math.prod(shape) // max(math.prod(classes), 1)
-    fits = size == math.prod(of_labels) and len(shape) - len(of_labels) in (0, 1)
-    if not fits:
+    size, rest = divmod(math.prod(of_labels), n_rows)
+    fits = math.prod(shape) == n_rows * size * math.prod(classes) and not rest
+    hint = _OF_ALL if of_task else f"; expected are {n_rows} tasks by examples, [{n_rows}, N]"
+    if not fits or len(shape) - len(of_labels) not in (0, 1):
         raise ValueError(
-            f"labels of task {task!r}: expected the shape of the predictions, {shape}, less the "
-            f"axis of classes if there is one; got {of_labels}{_OF_ALL}"
+            f"labels{of_task}: expected the shape of the predictions, {shape}, less the axis of "
+            f"classes if there is one; got {of_labels}{hint}"
         )
-    if weights is not None and math.prod(shape_of(weights)) != size:
+    if weights is not None and math.prod(shape_of(weights)) != n_rows * size:
         raise ValueError(
-            f"weights of task {task!r}: expected the shape of the labels, {of_labels}, "
-            f"got {shape_of(weights)}{_OF_ALL}"
+            f"weights{of_task}: expected the shape of the labels, {of_labels}, "
+            f"got {shape_of(weights)}{hint}"
         )
-    if size == 0:
-        return None
-    return (
-        _reshaped(predictions, (1, size, *classes)),
-        _reshaped(labels, (1, size)),
-        None if weights is None else _reshaped(weights, (1, size)),
+    return TaskBatch(
+        0,
+        _reshaped(predictions, (n_rows, size, *classes)),
+        _reshaped(labels, (n_rows, size)),
+        None if weights is None else _reshaped(weights, (n_rows, size)),
     )
 
 
@@ -146,41 +176,24 @@ def _reshaped(x: Any, shape: tuple[int, ...]) -> Any:
     return x.reshape(shape) if hasattr(x, "reshape") else np.reshape(x, shape)
 
 
-def fused(tasks: Sequence[RecTaskInfo], predictions: Any, labels: Any, weights: Any) -> TaskBatch:
+def fused(names: Sequence[str], predictions: Any, labels: Any, weights: Any) -> TaskBatch:
     """The examples of all tasks, ``[T, N]``, from dictionaries or stacked arrays.
 
     Raises:
         ValueError: if a task is missing, tasks differ in their number of examples, or shapes do
             not fit.
     """
-    names = [task.name for task in tasks]
+    n_tasks = len(names)
     predictions = _stacked("predictions", names, predictions)
     labels = _stacked("labels", names, labels)
     weights = None if weights is None else _stacked("weights", names, weights)
-    n_tasks, shape, of_labels = len(names), shape_of(predictions), shape_of(labels)
-    classes = shape[-1:] if len(shape) == len(of_labels) + 1 else ()
-    of_weights = () if weights is None else shape_of(weights)
-    for name, x in (("predictions", shape), ("labels", of_labels), ("weights", of_weights)):
-        is_flat = name == "predictions" and len(shape) - len(classes) < 2
-        if n_tasks > 1 and not is_flat and (hint := _transposed(name, x, n_tasks)):
-            raise ValueError(f"{name}: expected shape [{n_tasks}, N], got {x}{hint}")
-    per_task, rest = divmod(math.prod(of_labels), n_tasks)
-    expected = n_tasks * per_task * math.prod(classes)
-    if rest or math.prod(shape) != expected:
-        raise ValueError(
-            f"predictions and labels: expected shapes ({n_tasks} tasks, N) and, with classes, "
-            f"({n_tasks}, N, C), got {shape} and {of_labels}"
-        )
-    if weights is not None and math.prod(shape_of(weights)) != n_tasks * per_task:
-        raise ValueError(
-            f"weights: expected the shape of the labels, {of_labels}, got {shape_of(weights)}"
-        )
-    return TaskBatch(
-        0,
-        _reshaped(predictions, (n_tasks, per_task, *classes)),
-        _reshaped(labels, (n_tasks, per_task)),
-        None if weights is None else _reshaped(weights, (n_tasks, per_task)),
-    )
+    # Scores of classes, all tasks in a row, may have as many classes as there are tasks.
+    is_flat = len(shape_of(predictions)) == 2 and len(shape_of(labels)) == 1
+    for name, x in (("predictions", predictions), ("labels", labels), ("weights", weights)):
+        hint = _transposed(name, shape_of(x), n_tasks) if n_tasks > 1 and x is not None else ""
+        if hint and not (is_flat and name == "predictions"):
+            raise ValueError(f"{name}: expected shape [{n_tasks}, N], got {shape_of(x)}{hint}")
+    return _rows(n_tasks, predictions, labels, weights)
 
 
 def _stacked(name: str, tasks: Sequence[str], x: Any) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import pairwise
 from recmetrics_jax._src.pairs import count_pairs
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._examples import padded_length
 from recmetrics_jax.adapter._functions import GROUPING_KEYS as GROUPING_KEYS
 from recmetrics_jax.adapter._functions import LABELS as LABELS
@@ -162,7 +162,7 @@ def _rauc(
     )
 
 
-class RAUCMetricComputation(RecMetricComputation):
+class RAUCMetricComputation(DeclaredComputation):
     """The newest examples, and RAUC of them; see `recmetrics_jax.rauc`.
 
     Args:

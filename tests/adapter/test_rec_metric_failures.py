@@ -249,7 +249,7 @@ def test_a_users_metric_that_fails_halfway_is_as_before(mode):
 
 def test_a_users_computation_that_fails_halfway_is_as_before():
     metric = HalfwayMetric(1, 0, N, TASKS[:1])
-    (computation,) = metric._metrics_computations
+    computation: Any = metric._metrics_computations[0]
     arguments = {"predictions": np.ones((1, N)), "weights": np.ones((1, N))}
     computation.update(labels=np.ones((1, N)), **arguments)
     with unchanged(metric), pytest.raises(ValueError, match="above one"):
