@@ -44,30 +44,28 @@ def padded_length(n: int) -> int:
     return -(-n // step) * step
 
 
-def stacked(rows: Sequence[np.ndarray], length: int, dtype: Any = None) -> np.ndarray:
-    """Rows of the examples of each task as one array, padded with zeros to ``length``.
-
-    Without a ``dtype`` it is the one of float32 and float64 that holds all rows.
-    """
-    shape = max(rows, key=len).shape
-    array = np.zeros((len(rows), length, *shape[1:]), dtype or _float_type(rows))
-    for of_task, row in zip(array, rows, strict=True):
-        if len(row):
-            of_task[: len(row)] = row
-    return array
-
-
 def padded(x: np.ndarray, length: int, dtype: Any = None) -> np.ndarray:
-    """``[T, N, ...]`` padded with zeros to ``[T, length, ...]``, as in `stacked`.
+    """``[T, N, ...]`` padded with zeros to ``[T, length, ...]``; see `padded_rows`."""
+    return padded_rows([(slice(None), x)], len(x), length, dtype)
 
-    It is not copied if it is as long, and of that dtype, already.
+
+def padded_rows(
+    arrays: Sequence[tuple[slice, np.ndarray]], n_tasks: int, length: int, dtype: Any = None
+) -> np.ndarray:
+    """Arrays ``[t, n, ...]`` of some tasks each as one, zeros elsewhere, ``[T, length, ...]``.
+
+    One array of all tasks is not copied if it is as long, and of that dtype, already. Without a
+    ``dtype`` it is the one of float32 and float64 that holds all.
     """
-    dtype = dtype or _float_type([x])
-    if x.shape[1] == length and x.dtype == dtype:
-        return x
-    array = np.zeros((len(x), length, *x.shape[2:]), dtype)
-    array[:, : x.shape[1]] = x
-    return array
+    dtype = dtype or _float_type([x for _, x in arrays])
+    first = arrays[0][1]
+    shape = (n_tasks, length, *first.shape[2:])
+    if first.shape == shape and first.dtype == dtype:
+        return first
+    rows = np.zeros(shape, dtype)
+    for tasks, x in arrays:
+        rows[tasks, : x.shape[1]] = x
+    return rows
 
 
 def _float_type(arrays: Sequence[np.ndarray]) -> np.dtype:

@@ -1,12 +1,12 @@
 """What comes into a metric, by task or stacked, brought into one form."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recmetrics_jax.adapter._examples import Inputs, as_keys, padded, padded_length, stacked
+from recmetrics_jax.adapter._examples import Inputs, as_keys, padded_length, padded_rows
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, stack, to_numpy, torch
 
 _OF_ALL = "; of an array of all tasks, [N, T], pass each task its own column"
@@ -254,52 +254,31 @@ def host_inputs(
     Raises:
         ValueError: if a further array does not fit the labels.
     """
-    if len(batches) == 1 and n_tasks == shape_of(batches[0].labels)[0]:
-        return _inputs_of(batches[0], required_inputs, needed)
-    none = np.zeros(0, np.float32)
-    predictions, labels, weights = ([none] * n_tasks for _ in range(3))
-    keys = {name: [none] * n_tasks for name in needed}
     counts = np.zeros(n_tasks, np.int32)
     for batch in batches:
-        of_labels = to_numpy(batch.labels)
-        size = of_labels.shape[1]
-        rows = slice(batch.first, batch.first + len(of_labels))
-        counts[rows] = size
-        labels[rows] = of_labels
-        predictions[rows] = to_numpy(batch.predictions)
-        ones = [np.ones(size, np.float32)] * len(of_labels)
-        weights[rows] = ones if batch.weights is None else to_numpy(batch.weights)
-        for name in needed:
-            keys[name][rows] = _keys(name, required_inputs[name], of_labels.shape)
-    length = padded_length(int(counts.max()))
-    p, y, w = (stacked(rows, length) for rows in (predictions, labels, weights))
+        counts[batch.tasks] = shape_of(batch.labels)[1]
+    length = padded_length(int(counts.max(initial=0)))
+
+    def rows(of: Callable[[TaskBatch], np.ndarray], dtype: Any = None) -> np.ndarray:
+        return padded_rows([(b.tasks, of(b)) for b in batches], n_tasks, length, dtype)
+
     return Inputs(
-        p,
-        y,
-        w,
+        rows(lambda batch: to_numpy(batch.predictions)),
+        rows(lambda batch: to_numpy(batch.labels)),
+        rows(_weights),
         counts,
-        {name: stacked(rows, length, np.int64) for name, rows in keys.items()},
-    )
-
-
-def _inputs_of(
-    batch: TaskBatch, required_inputs: Mapping[str, Any], needed: Sequence[str]
-) -> Inputs:
-    """A batch with all tasks as inputs, without a copy where it need not be padded."""
-    labels = to_numpy(batch.labels)
-    weights = np.ones(labels.shape, np.float32) if batch.weights is None else batch.weights
-    n_tasks, size = labels.shape
-    length = padded_length(size)
-    return Inputs(
-        padded(to_numpy(batch.predictions), length),
-        padded(labels, length),
-        padded(to_numpy(weights), length),
-        np.full(n_tasks, size, np.int32),
         {
-            name: padded(_keys(name, required_inputs[name], labels.shape), length, np.int64)
-            for name in needed
+            name: rows(lambda b, x=x, n=name: _keys(n, x, shape_of(b.labels)), np.int64)
+            for name, x in required_inputs.items()
+            if name in needed
         },
     )
+
+
+def _weights(batch: TaskBatch) -> np.ndarray:
+    if batch.weights is None:
+        return np.ones(shape_of(batch.labels), np.float32)
+    return to_numpy(batch.weights)
 
 
 def _keys(name: str, x: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """`RecMetric`: a metric of several tasks, by key."""
 
 import abc
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -279,14 +280,16 @@ class RecMetric(Module, abc.ABC):
         """The computations: one of each task, or one of all."""
         return list(self._metrics_computations)
 
-    @property
-    def pending(self) -> list[dict[str, Any]]:
-        """The batches that wait."""
-        return self._pending
-
-    @pending.setter
-    def pending(self, batches: list[dict[str, Any]]) -> None:
-        self._pending = batches
+    @contextlib.contextmanager
+    def updating(self) -> Iterator[None]:
+        """A scope that leaves the metric as it was, with the batches that wait, if it fails."""
+        pending = list(self._pending)
+        try:
+            with all_or_nothing(self.computations):
+                yield
+        except BaseException:
+            self._pending = pending
+            raise
 
     def prepared(self) -> list[RecMetricComputation]:
         """The computations, ready to compute."""

@@ -1,7 +1,5 @@
 """`RecMetricList`: several metrics, updated and computed at once."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from recmetrics_jax.adapter._declared import planned
@@ -11,19 +9,6 @@ from recmetrics_jax.adapter._module import Module, ModuleList, is_standard
 from recmetrics_jax.adapter._passes import Passes
 from recmetrics_jax.adapter._states import all_or_nothing, merge_states, synced
 from recmetrics_jax.adapter._tensors import Tensor, no_grad
-
-
-@contextlib.contextmanager
-def _all_or_nothing(metrics: Sequence[RecMetric]) -> Iterator[None]:
-    """A scope that leaves metrics as they were if it fails."""
-    pending = [list(metric.pending) for metric in metrics]
-    try:
-        with all_or_nothing([c for metric in metrics for c in metric.computations]):
-            yield
-    except BaseException:
-        for metric, batches in zip(metrics, pending, strict=True):
-            metric.pending = batches
-        raise
 
 
 class RecMetricList(Module):
@@ -86,7 +71,7 @@ class RecMetricList(Module):
                         targets += of_metric
                 required_inputs = kwargs.get("required_inputs") or {}
                 updates.append(planned(self._passes, targets, required_inputs, len(layout.tasks)))
-            with _all_or_nothing(others):
+            with all_or_nothing(others):
                 for metric in others:
                     metric.update(predictions=predictions, labels=labels, weights=weights, **kwargs)
             for update in updates:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -326,12 +326,20 @@ class States(Module):
         return total
 
 
+class Updated(Protocol):
+    """A computation, or a metric of some."""
+
+    def updating(self) -> contextlib.AbstractContextManager[None]:
+        """A scope that leaves it as it was if it fails."""
+        ...
+
+
 @contextlib.contextmanager
-def all_or_nothing(computations: Sequence[States]) -> Iterator[None]:
-    """`States.updating` of several: if it fails, all are as they were."""
+def all_or_nothing(of: Sequence[Updated]) -> Iterator[None]:
+    """A scope that leaves all as they were if it fails."""
     with contextlib.ExitStack() as scopes:
-        for computation in computations:
-            scopes.enter_context(computation.updating())
+        for each in of:
+            scopes.enter_context(each.updating())
         yield
 
 

@@ -114,7 +114,7 @@ class AUPRCMetricComputation(DeclaredComputation):
         max_prediction: the highest score of the last bin.
 
     Raises:
-        RecMetricException: if groups are asked for together with a fused update.
+        RecMetricException: if groups are asked for along with a fused update.
     """
 
     _factory = staticmethod(_auprc)

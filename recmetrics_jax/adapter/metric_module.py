@@ -190,7 +190,7 @@ class RecMetricModule(Module):
         return self.trained_batches % self.compute_interval_steps == 0
 
     def compute(self) -> MetricsResult:
-        """All values by key, of all ranks together; all ranks must call."""
+        """All values by key, of all ranks; all ranks must call."""
         self.compute_count += 1
         self.check_memory_usage(self.compute_count)
         values: MetricsResult = {}
@@ -233,7 +233,7 @@ class RecMetricModule(Module):
         self.min_compute_interval = self.max_compute_interval = DISABLED
 
     def sync(self) -> None:
-        """Replaces the states of metrics by those of all ranks together, until `unsync`.
+        """Replaces the states of metrics by those of all ranks, until `unsync`.
 
         To save a checkpoint: all ranks call this, rank 0 takes the state dict, all call `unsync`.
         To restore it: all ranks call `reset`, and rank 0 alone loads the state dict.

@@ -171,7 +171,7 @@ class RAUCMetricComputation(DeclaredComputation):
         fused_update_limit: as in `RecMetric`.
 
     Raises:
-        RecMetricException: if groups are asked for together with a fused update.
+        RecMetricException: if groups are asked for along with a fused update.
     """
 
     _factory = staticmethod(_rauc)
