@@ -1,19 +1,116 @@
-"""What a computation that names a factory is: its terms, its formulas, and what they need."""
+"""What a computation that names a factory is: its terms, its formulas, and what they need.
+
+Formulas compute in float64, on the CPU. Equal ones are compiled once, for as long as somebody holds
+what compiles them.
+"""
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from recmetrics_jax._src.definitions import SumDefinition
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recmetrics_jax._src.definitions import SampleDefinition, SumDefinition
 from recmetrics_jax._src.identity import Formula, Interned
 from recmetrics_jax._src.metric import Engine, Metric
 from recmetrics_jax._src.program import Program
 from recmetrics_jax._src.terms import Term
-from recmetrics_jax.adapter._compiled import SampleFormulas, SumFormulas, formulas_of, named_terms
+from recmetrics_jax.adapter._inputs import Inputs
+from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, to_numpy
 
 _OF_THE_ADAPTER = ("n_tasks", "window", "slots")
+
+
+def named_terms(terms: Any) -> list[tuple[str, Term]]:
+    """The terms of a tree, by the names of the fields that they are in."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(terms)
+    return [(jax.tree_util.keystr(path, simple=True, separator="_"), t) for path, t in leaves]
+
+
+class SumFormulas:
+    """The values of the sums of some definitions; made by `formulas_of`."""
+
+    def __init__(self, *definitions: SumDefinition):
+        names = (name for definition in definitions for name, _ in named_terms(definition.terms))
+        self.names = tuple(dict.fromkeys(names))
+        """The names of the sums."""
+        self._values = _in_order(functools.partial(_values_of_sums, definitions), jax.vmap)
+
+    def __call__(self, sums: Sequence[Mapping[str, Tensor]]) -> list[dict[str, np.ndarray]]:
+        """The values, ``[T]`` or ``[T, C]`` by name, of each of several sets of sums by name."""
+        if not self.names:
+            return [{} for _ in sums]
+        sets = {name: np.stack([to_numpy(each[name]) for each in sums]) for name in self.names}
+        values = self._values(sets)
+        return [{name: value[i] for name, value in values.items()} for i in range(len(sums))]
+
+
+def _values_of_sums(
+    definitions: Sequence[SumDefinition], sums: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    values = {}
+    for definition in definitions:
+        fields = [sums[name] for name, _ in named_terms(definition.terms)]
+        values |= definition.evaluate(jax.tree.structure(definition.terms).unflatten(fields))
+    return values
+
+
+class SampleFormulas:
+    """The values of examples by some definitions; made by `formulas_of`."""
+
+    def __init__(self, *definitions: SampleDefinition):
+        self._values = _in_order(functools.partial(_values_of_samples, definitions))
+
+    def __call__(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """The values, ``float64[T]`` by name."""
+        return self._values(inputs)
+
+
+def _values_of_samples(
+    definitions: Sequence[SampleDefinition], inputs: Inputs
+) -> dict[str, jax.Array]:
+    batch = inputs.batch()
+    batch = batch._replace(nonfinite=jnp.isnan(batch.labels) | jnp.isnan(batch.weights))
+    return {name: x for each in definitions for name, x in each.evaluate(batch).items()}
+
+
+V = TypeVar("V")
+
+formulas: Interned[Any] = Interned(lambda kind, *definitions: kind(*definitions))
+
+
+def formulas_of(kind: type[V], definitions: Sequence[Any]) -> V:
+    """The one object of a class of formulas for definitions that differ in their windows alone.
+
+    What a formula is bound to, its own reading of a window included, is part of what it is.
+    """
+    return formulas(kind, *(dataclasses.replace(each, window=None) for each in definitions))
+
+
+def _in_order(
+    function: Callable[[Any], dict[str, jax.Array]],
+    transform: Callable[[Any], Any] = lambda function: function,
+) -> Callable[[Any], dict[str, np.ndarray]]:
+    """``function`` transformed and compiled; jit and vmap would sort the names of its results."""
+    names: list[str] = []
+
+    def in_order(argument: Any) -> tuple[jax.Array, ...]:
+        by_name = function(argument)
+        names[:] = by_name
+        return tuple(by_name.values())
+
+    results = jax.jit(transform(in_order))
+
+    def values(argument: Any) -> dict[str, np.ndarray]:
+        with float64_on_cpu():
+            arrays = results(argument)
+        return {name: np.array(array) for name, array in zip(names, arrays, strict=True)}
+
+    return values
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,15 +1,15 @@
 """Computations that name a functional factory, whose terms and formulas do all the arithmetic.
 
-The way of a batch, from a model's outputs to the function that is compiled, and to the states:
+The way of a batch, from a model's outputs to what is compiled, and on to the states:
 
-    RecMetricModule.update             a dictionary of outputs
-      parse_task_model_outputs         arrays by task
-      RecMetricList.update             metrics with the same tasks
-        Layout.batches                 the examples of each task, ``[1, N]``
-        planned                        the computations of all these metrics
-          host_inputs                  examples of all tasks, ``[T, N]``, padded
-          Statistics                   compiled: the sums of all terms, ``[K, T]``
-        DeclaredComputation.take       the sums of one computation, added to its states
+    RecMetricModule.update          metric_module   a dictionary of outputs
+    parse_task_model_outputs        model_utils     arrays by task
+    RecMetricList.update            _metric_list    the metrics with the same tasks
+    Layout.batches                  _inputs         the examples of each task, ``[1, N]``
+    planned                         here            the computations of all these metrics
+    host_inputs                     _inputs         examples of all tasks, ``[T, N]``, padded
+    Pass.contributions, Statistics  _passes         compiled: the sums of all terms, ``[K, T]``
+    DeclaredComputation.take        here            adds to its states what is for them
 
 One compiled call serves as many computations as are updated with the same examples, tasks of
 unequal length included; it is called a pass.
@@ -23,8 +23,6 @@ import numpy as np
 
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.terms import BinnedTerm
-from recmetrics_jax.adapter._compiled import formulas as shared
-from recmetrics_jax.adapter._compiled import statistics_of
 from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
 from recmetrics_jax.adapter._declaration import (
     Declaration,
@@ -33,10 +31,16 @@ from recmetrics_jax.adapter._declaration import (
     hashable,
     option_names,
 )
-from recmetrics_jax.adapter._examples import SAMPLE_STATES, samples_as_inputs
-from recmetrics_jax.adapter._inputs import TaskBatch, of_tasks, shape_of
+from recmetrics_jax.adapter._declaration import formulas as shared
+from recmetrics_jax.adapter._inputs import (
+    SAMPLE_STATES,
+    TaskBatch,
+    host_inputs,
+    of_tasks,
+    shape_of,
+)
 from recmetrics_jax.adapter._module import is_standard, standard
-from recmetrics_jax.adapter._passes import Contributions, Passes
+from recmetrics_jax.adapter._passes import Contributions, Passes, samples_as_inputs, statistics_of
 from recmetrics_jax.adapter._states import RecMetricException, joined_samples
 from recmetrics_jax.adapter._tensors import Tensor, as_kind, cloned, from_numpy, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricPrefix
@@ -138,9 +142,9 @@ class DeclaredComputation(RecMetricComputation):
         batch = of_tasks(predictions, labels, weights, self._n_tasks)
         self.check(batch, required_inputs)
         if shape_of(batch.labels)[1]:
-            contributions = self._passes.contributions(
-                (self._declaration,), [batch], required_inputs, self._n_tasks
-            )
+            one_pass = self._passes.of((self._declaration,))
+            inputs = host_inputs([batch], required_inputs, one_pass.keys, self._n_tasks)
+            contributions = one_pass.contributions(inputs)
             with self.local_states():
                 self.take(contributions, batch.tasks)
 
@@ -315,9 +319,12 @@ def planned(
         return lambda: None
     for computation, batch in targets:
         computation.check(batch, required_inputs)
-    declared = tuple(dict.fromkeys(computation.declaration for computation, _ in targets))
-    batches = {batch.first: batch for _, batch in targets}
-    contributions = passes.contributions(declared, [*batches.values()], required_inputs, n_tasks)
+    one_pass = passes.of(
+        tuple(dict.fromkeys(computation.declaration for computation, _ in targets))
+    )
+    batches = list({batch.first: batch for _, batch in targets}.values())
+    inputs = host_inputs(batches, required_inputs, one_pass.keys, n_tasks)
+    contributions = one_pass.contributions(inputs)
 
     def update() -> None:
         for computation, batch in targets:

@@ -1,13 +1,104 @@
-"""What comes into a metric, by task or stacked, brought into one form."""
+"""What comes into a metric, by task or stacked, brought into one form: padded arrays on the host.
+
+Shapes: ``T`` tasks, ``N`` examples, ``C`` classes.
+"""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from recmetrics_jax.adapter._examples import Inputs, as_keys, padded_length, padded_rows
+from recmetrics_jax._src.base import Batch
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, stack, to_numpy, torch
+
+SAMPLE_STATES = ("predictions", "labels", "weights")
+
+
+class Inputs(NamedTuple):
+    """Examples on the host; zeros after the ``counts`` of a task."""
+
+    predictions: np.ndarray
+    """``float[T, N]`` or ``float[T, N, C]``."""
+    labels: np.ndarray
+    """``float[T, N]``."""
+    weights: np.ndarray
+    """``float[T, N]``."""
+    counts: Any
+    """``int32[T]``: the examples of each task; None under jit for all."""
+    keys: Mapping[str, np.ndarray]
+    """``int64[T, N]`` each."""
+
+    def of_tasks(self, tasks: slice) -> "Inputs":
+        """Those of some tasks."""
+        keys = {name: key[tasks] for name, key in self.keys.items()}
+        predictions, labels, weights, counts = (x[tasks] for x in self[:4])
+        return Inputs(predictions, labels, weights, counts, keys)
+
+    def batch(self) -> Batch:
+        """The examples as a `Batch`; in an x64 scope. No example is judged by its values."""
+        if self.counts is None:
+            mask = jnp.ones(self.labels.shape, bool)
+        else:
+            positions = jnp.arange(self.labels.shape[1], dtype=jnp.int32)
+            mask = positions[None] < self.counts[:, None]
+        keys = {
+            name: jnp.stack([(key >> 32).astype(jnp.int32), key.astype(jnp.int32)], axis=-1)
+            for name, key in self.keys.items()
+        }
+        arrays = [jnp.asarray(x) for x in (self.predictions, self.labels, self.weights)]
+        return Batch(arrays[0], arrays[1], arrays[2], mask, jnp.zeros_like(mask), keys)
+
+
+def padded_length(n: int) -> int:
+    """The length that ``n`` examples are padded to: one of few, as each is compiled anew.
+
+    A power of two from 64 to 1,024, and beyond at most 1/8 more than ``n``.
+    """
+    bits = (n - 1).bit_length()
+    step = 1 << (max(bits, 6) if bits <= 10 else bits - 4)
+    return -(-n // step) * step
+
+
+def padded(x: np.ndarray, length: int, dtype: Any = None) -> np.ndarray:
+    """``[T, N, ...]`` padded with zeros to ``[T, length, ...]``; see `padded_rows`."""
+    return padded_rows([(slice(None), x)], len(x), length, dtype)
+
+
+def padded_rows(
+    arrays: Sequence[tuple[slice, np.ndarray]], n_tasks: int, length: int, dtype: Any = None
+) -> np.ndarray:
+    """Arrays ``[t, n, ...]`` of some tasks each as one, zeros elsewhere, ``[T, length, ...]``.
+
+    One array of all tasks is not copied if it is as long, and of that dtype, already. Without a
+    ``dtype`` it is the one of float32 and float64 that holds all.
+    """
+    dtype = dtype or _float_type([x for _, x in arrays])
+    first = arrays[0][1]
+    shape = (n_tasks, length, *first.shape[2:])
+    if first.shape == shape and first.dtype == dtype:
+        return first
+    rows = np.zeros(shape, dtype)
+    for tasks, x in arrays:
+        rows[tasks, : x.shape[1]] = x
+    return rows
+
+
+def _float_type(arrays: Sequence[np.ndarray]) -> np.dtype:
+    is_single = all(x.dtype == np.float32 or x.dtype.itemsize == 1 for x in arrays)
+    return np.dtype(np.float32 if is_single else np.float64)
+
+
+def as_keys(x: Any) -> np.ndarray:
+    """Keys of any real dtype as ``int64``, equal where they are equal."""
+    keys = to_numpy(x)
+    whole = keys.astype(np.int64)
+    if keys.dtype.kind != "f":
+        return whole
+    # Other numbers by their bits, which are those of integers too large to be met.
+    return np.where(whole == keys, whole, keys.astype(np.float64).view(np.int64))
+
 
 _OF_ALL = "; of an array of all tasks, [N, T], pass each task its own column"
 
@@ -38,23 +129,54 @@ class Layout(NamedTuple):
     needs_weight: bool
     """Whether examples without a weight other than zero are left out."""
 
-    def batches(self, predictions: Any, labels: Any, weights: Any) -> list[TaskBatch]:
+    def batches(
+        self, predictions: Any, labels: Any, weights: Any, *, counted: bool = True
+    ) -> list[TaskBatch]:
         """The examples of each task, or of all where fused, that has any.
 
-        Raises:
-            ValueError: if an argument lacks something, or does not fit the others.
-        """
-        if not self.is_fused:
-            return list(by_task(self.tasks, predictions, labels, weights))
-        batch = fused(self.tasks, predictions, labels, weights)
-        return [batch] if shape_of(batch.labels)[1] else []
+        Args:
+            predictions: arrays by task, or where fused one of all.
+            labels: likewise.
+            weights: likewise; None for ones.
+            counted: whether to leave out what does not count, for lack of a weight.
 
-    def counted(self, predictions: Any, labels: Any, weights: Any) -> list[TaskBatch]:
-        """Those of the `batches` that count."""
-        batches = self.batches(predictions, labels, weights)
-        if not self.needs_weight:
-            return batches
-        return [b for b in batches if b.weights is None or np.any(to_numpy(b.weights))]
+        Raises:
+            ValueError: if an argument is not a dictionary, lacks a task that the predictions have,
+                or does not fit them in shape.
+        """
+        if self.is_fused:
+            batches = [fused(self.tasks, predictions, labels, weights)]
+        else:
+            for name, x in (("predictions", predictions), ("labels", labels), ("weights", weights)):
+                if not (isinstance(x, Mapping) or (x is None and name == "weights")):
+                    raise ValueError(
+                        f"{name}: expected a dictionary of arrays by task, got {type(x).__name__}; "
+                        "stacked arrays are for fused tasks"
+                    )
+            batches = [
+                _of_task(index, task, predictions[task], labels, weights)
+                for index, task in enumerate(self.tasks)
+                if task in predictions
+            ]
+        return [
+            batch
+            for batch in batches
+            if shape_of(batch.labels)[1]
+            and not (
+                counted
+                and self.needs_weight
+                and batch.weights is not None
+                and not np.any(to_numpy(batch.weights))
+            )
+        ]
+
+
+def _of_task(index: int, task: str, predictions: Any, labels: Any, weights: Any) -> TaskBatch:
+    for name, x in (("labels", labels), ("weights", weights)):
+        if x is not None and task not in x:
+            raise ValueError(f"{name}: expected an array for the task {task!r}, got none")
+    weight = None if weights is None else weights[task]
+    return _rows(index, 1, predictions, labels[task], weight, f" of task {task!r}")
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
@@ -120,35 +242,10 @@ def _broadcast(x: Any, shape: tuple[int, ...]) -> Any:
     return np.broadcast_to(to_numpy(x), shape)
 
 
-def by_task(
-    tasks: Sequence[str], predictions: Any, labels: Any, weights: Any
-) -> Iterator[TaskBatch]:
-    """The examples of each task that is in a batch and has any.
-
-    Raises:
-        ValueError: if an argument is not a dictionary, lacks a task that the predictions have, or
-            does not fit them in shape.
-    """
-    for name, x in (("predictions", predictions), ("labels", labels), ("weights", weights)):
-        if not (isinstance(x, Mapping) or (x is None and name == "weights")):
-            raise ValueError(
-                f"{name}: expected a dictionary of arrays by task, got {type(x).__name__}; "
-                "stacked arrays are for fused tasks"
-            )
-    for index, task in enumerate(tasks):
-        if task not in predictions:
-            continue
-        for name, x in (("labels", labels), ("weights", weights)):
-            if x is not None and task not in x:
-                raise ValueError(f"{name}: expected an array for the task {task!r}, got none")
-        weight = None if weights is None else weights[task]
-        batch = _rows(1, predictions[task], labels[task], weight, f" of task {task!r}")
-        if shape_of(batch.labels)[1]:
-            yield batch._replace(first=index)
-
-
-def _rows(n_rows: int, predictions: Any, labels: Any, weights: Any, of_task: str = "") -> TaskBatch:
-    """Arrays as ``[n_rows, N]``, with classes ``[n_rows, N, C]``."""
+def _rows(
+    first: int, n_rows: int, predictions: Any, labels: Any, weights: Any, of_task: str = ""
+) -> TaskBatch:
+    """Arrays as ``[n_rows, N]``, with classes ``[n_rows, N, C]``, of the tasks from the first."""
     shape, of_labels = shape_of(predictions), shape_of(labels)
     classes = shape[-1:] if len(shape) == len(of_labels) + 1 else ()
     size, rest = divmod(math.prod(of_labels), n_rows)
@@ -165,7 +262,7 @@ def _rows(n_rows: int, predictions: Any, labels: Any, weights: Any, of_task: str
             f"got {shape_of(weights)}{hint}"
         )
     return TaskBatch(
-        0,
+        first,
         _reshaped(predictions, (n_rows, size, *classes)),
         _reshaped(labels, (n_rows, size)),
         None if weights is None else _reshaped(weights, (n_rows, size)),
@@ -193,7 +290,7 @@ def fused(names: Sequence[str], predictions: Any, labels: Any, weights: Any) -> 
         hint = _transposed(name, shape_of(x), n_tasks) if n_tasks > 1 and x is not None else ""
         if hint and not (is_flat and name == "predictions"):
             raise ValueError(f"{name}: expected shape [{n_tasks}, N], got {shape_of(x)}{hint}")
-    return _rows(n_tasks, predictions, labels, weights)
+    return _rows(0, n_tasks, predictions, labels, weights)
 
 
 def _stacked(name: str, tasks: Sequence[str], x: Any) -> Tensor:

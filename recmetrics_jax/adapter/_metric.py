@@ -178,7 +178,8 @@ class RecMetric(Module, abc.ABC):
 
     def _check(self, batch: Mapping[str, Any]) -> None:
         """Raises what taking in the batch would raise, before it is kept."""
-        batches = self.layout.batches(batch["predictions"], batch["labels"], batch["weights"])
+        arrays = (batch[name] for name in ("predictions", "labels", "weights"))
+        batches = self.layout.batches(*arrays, counted=False)
         for computation, of_task in self.declared_targets(batches) or ():
             computation.check(of_task, batch.get("required_inputs") or {})
 
@@ -205,7 +206,7 @@ class RecMetric(Module, abc.ABC):
         weights: RecModelOutput | None,
         **kwargs: Any,
     ) -> None:
-        batches = self.layout.counted(predictions, labels, weights)
+        batches = self.layout.batches(predictions, labels, weights)
         targets = self.declared_targets(batches)
         if targets is not None:
             required_inputs = kwargs.get("required_inputs") or {}

@@ -60,7 +60,7 @@ class RecMetricList(Module):
         updates = []
         with no_grad():
             for layout, metrics in by_layout.items():
-                batches = layout.counted(predictions, labels, weights)
+                batches = layout.batches(predictions, labels, weights)
                 targets = []
                 for metric in metrics:
                     of_metric = metric.declared_targets(batches)

@@ -44,7 +44,7 @@ class States(Module):
         self._batch_window_buffers: Any = {} if window_size > 0 else None
         self._defaults: dict[str, Any] = {}
         self._persistent: dict[str, bool] = {}
-        self._reductions: dict[str, Callable[[Any], Any] | None] = {}
+        self._reductions: dict[str, str | Callable[[Any], Any] | None] = {}
         self._is_synced = False
         self._to_sync = True
         self._cache: dict[str, Any] = {}
@@ -97,13 +97,12 @@ class States(Module):
         """
         if not name.isidentifier():
             raise ValueError(f"name: expected a valid name of an attribute, got {name!r}")
-        if not (dist_reduce_fx is None or callable(dist_reduce_fx)):
-            if dist_reduce_fx not in _REDUCTIONS:
-                raise ValueError(
-                    f"dist_reduce_fx: expected one of {sorted(_REDUCTIONS)}, a function or None, "
-                    f"got {dist_reduce_fx!r}"
-                )
-            dist_reduce_fx = _REDUCTIONS[dist_reduce_fx]
+        is_known = dist_reduce_fx is None or callable(dist_reduce_fx)
+        if not is_known and dist_reduce_fx not in _REDUCTIONS:
+            raise ValueError(
+                f"dist_reduce_fx: expected one of {sorted(_REDUCTIONS)}, a function or None, "
+                f"got {dist_reduce_fx!r}"
+            )
         self._defaults[name] = _copied(default)
         self._persistent[name] = persistent
         self._reductions[name] = dist_reduce_fx
@@ -193,7 +192,8 @@ class States(Module):
         self._set_states(merged)
 
     def _merged(self, name: str, of_ranks: list[Any]) -> Any:
-        default, reduce = self._defaults[name], self._reductions[name]
+        default, fx = self._defaults[name], self._reductions[name]
+        reduce = _REDUCTIONS[fx] if isinstance(fx, str) else fx
         if isinstance(default, list):
             kind = kind_of(default[0]) if default else NATIVE
             chunks = [from_numpy(np.array(x), kind) for of_rank in of_ranks for x in of_rank]
@@ -380,31 +380,11 @@ def joined_samples(chunks: list[Tensor]) -> list[Tensor]:
     return [concatenate(chunks, axis=1)]
 
 
-def _cat(x: Any) -> Any:
-    # Of states that are no lists, the stack is left as it is, as in the reference.
-    return concatenate(x, axis=0) if isinstance(x, list) else x
-
-
-def _sum(x: Any) -> Any:
-    return x.sum(0)
-
-
-def _mean(x: Any) -> Any:
-    return x.mean(0)
-
-
-def _max(x: Any) -> Any:
-    return x.amax(0) if kind_of(x) == "torch" else x.max(0)
-
-
-def _min(x: Any) -> Any:
-    return x.amin(0) if kind_of(x) == "torch" else x.min(0)
-
-
 _REDUCTIONS: dict[str, Callable[[Any], Any]] = {
-    "cat": _cat,
-    "max": _max,
-    "mean": _mean,
-    "min": _min,
-    "sum": _sum,
+    # Of states that are no lists, the stack is left as it is, as in the reference.
+    "cat": lambda x: concatenate(x, axis=0) if isinstance(x, list) else x,
+    "max": lambda x: x.amax(0) if kind_of(x) == "torch" else x.max(0),
+    "mean": lambda x: x.mean(0),
+    "min": lambda x: x.amin(0) if kind_of(x) == "torch" else x.min(0),
+    "sum": lambda x: x.sum(0),
 }

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from recmetrics_jax.adapter._declaration import declare
-from recmetrics_jax.adapter._examples import SAMPLE_STATES, as_keys, samples_as_inputs
+from recmetrics_jax.adapter._inputs import SAMPLE_STATES, as_keys
+from recmetrics_jax.adapter._passes import samples_as_inputs
 from recmetrics_jax.adapter._tensors import from_numpy, to_numpy
 from recmetrics_jax.adapter.auc import AUCMetric
 from recmetrics_jax.adapter.auprc import AUPRCMetric
