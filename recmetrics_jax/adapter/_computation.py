@@ -182,7 +182,7 @@ class RecMetricComputation(States, abc.ABC):
         with no_grad():
             return self._compute()
 
-    def reports(self, *, is_local: bool) -> list[MetricComputationReport]:
+    def prepared_reports(self, *, is_local: bool) -> list[MetricComputationReport]:
         """What `local_compute` or `compute` gives, where all is prepared."""
         method = self.local_compute if is_local else self.compute
         return self._compute() if is_standard(method) else method()

@@ -9,7 +9,7 @@ The way of a batch, from a model's outputs to what is compiled, and on to the st
     planned                         here            the computations of all these metrics
     host_inputs                     _inputs         examples of all tasks, ``[T, N]``, padded
     Pass.contributions, Statistics  _passes         compiled: the sums of all terms, ``[K, T]``
-    DeclaredComputation.take        here            adds to its states what is for them
+    take_contributions              here            of each computation: adds to its states
 
 One compiled call serves as many computations as are updated with the same examples, tasks of
 unequal length included; it is called a pass.
@@ -140,13 +140,13 @@ class DeclaredComputation(RecMetricComputation):
             raise RecMetricException(f"Inputs 'predictions' should not be None for {name} update")
         self.check_keys(required_inputs)
         batch = of_tasks(predictions, labels, weights, self._n_tasks)
-        self.check(batch, required_inputs)
+        self.check_update(batch, required_inputs)
         if shape_of(batch.labels)[1]:
             one_pass = self._passes.of((self._declaration,))
             inputs = host_inputs([batch], required_inputs, one_pass.keys, self._n_tasks)
             contributions = one_pass.contributions(inputs)
             with self.local_states():
-                self.take(contributions, batch.tasks)
+                self.take_contributions(contributions, batch.tasks)
 
     update.__doc__ = RecMetricComputation.update.__doc__
 
@@ -160,7 +160,7 @@ class DeclaredComputation(RecMetricComputation):
                     f"array of this name in required_inputs, got {sorted(required_inputs)}"
                 )
 
-    def check(self, batch: TaskBatch, required_inputs: Mapping[str, Any]) -> None:
+    def check_update(self, batch: TaskBatch, required_inputs: Mapping[str, Any]) -> None:
         """Raises RecMetricException or ValueError if an update with these would not go."""
         self.check_keys(required_inputs)
         expected, classes = self._declaration.sample_classes, shape_of(batch.predictions)[2:]
@@ -170,7 +170,7 @@ class DeclaredComputation(RecMetricComputation):
                 f"{type(self).__name__}, got {classes}"
             )
 
-    def take(self, contributions: Contributions, tasks: slice) -> None:
+    def take_contributions(self, contributions: Contributions, tasks: slice) -> None:
         """Adds what an update contributes; cannot fail."""
         n = contributions.count(tasks)
         states = vars(self)
@@ -223,8 +223,8 @@ class DeclaredComputation(RecMetricComputation):
     ) -> list[list[MetricComputationReport]]:
         """The reports of computations with one declaration, by one compiled call."""
         declaration = computations[0].declaration
-        lifetimes = [computation.sums("") for computation in computations]
-        windows = [computation.sums("window_") for computation in computations]
+        lifetimes = [computation.sums_of_states("") for computation in computations]
+        windows = [computation.sums_of_states("window_") for computation in computations]
         if not windows[0]:
             values = declaration.lifetime_values(lifetimes) + [{} for _ in windows]
         elif declaration.lifetime_values is declaration.window_values:
@@ -235,7 +235,7 @@ class DeclaredComputation(RecMetricComputation):
         of_sums = zip(computations, values[:n], values[n:], strict=True)
         return [c.reports_in_order(lifetime, window) for c, lifetime, window in of_sums]
 
-    def sums(self, prefix: str) -> dict[str, Tensor]:
+    def sums_of_states(self, prefix: str) -> dict[str, Tensor]:
         """The sums of the states with a prefix, by the names without it."""
         names = self._declaration.terms
         return {n: getattr(self, prefix + n) for n in names if prefix + n in self._defaults}
@@ -272,14 +272,14 @@ class DeclaredComputation(RecMetricComputation):
         has_any = self._num_samples > 0 or any(np.any(to_numpy(x)) for x in weights)
         return sum(chunk.shape[1] for chunk in weights) if has_any else 0
 
-    def payload(self) -> dict[str, Any]:
+    def payload_for_ranks(self) -> dict[str, Any]:
         """The states as they are sent to other ranks; no examples where there are none."""
-        payload = super().payload()
+        payload = super().payload_for_ranks()
         if self._sample_states() and not self._count_samples():
             payload |= {name: [] for name in self._sample_states()}
         return payload
 
-    def loaded(self, state: Any, default: Tensor) -> Tensor:
+    def loaded_state(self, state: Any, default: Tensor) -> Tensor:
         """A state of a state dict, in the dtype of the states."""
         array = to_numpy(state).astype(to_numpy(default).dtype)
         return as_kind(array, kind_of(default))
@@ -318,7 +318,7 @@ def planned(
     if not targets:
         return lambda: None
     for computation, batch in targets:
-        computation.check(batch, required_inputs)
+        computation.check_update(batch, required_inputs)
     one_pass = passes.of(
         tuple(dict.fromkeys(computation.declaration for computation, _ in targets))
     )
@@ -329,7 +329,7 @@ def planned(
     def update() -> None:
         for computation, batch in targets:
             with computation.local_states():
-                computation.take(contributions, batch.tasks)
+                computation.take_contributions(contributions, batch.tasks)
                 computation.note_valid(batch.weights)
 
     return update

@@ -181,7 +181,7 @@ class RecMetric(Module, abc.ABC):
         arrays = (batch[name] for name in ("predictions", "labels", "weights"))
         batches = self.layout.batches(*arrays, counted=False)
         for computation, of_task in self.declared_targets(batches) or ():
-            computation.check(of_task, batch.get("required_inputs") or {})
+            computation.check_update(of_task, batch.get("required_inputs") or {})
 
     def note_kind(self, predictions: RecModelOutput) -> None:
         """Remembers whose arrays come in: values go out alike."""
@@ -305,7 +305,7 @@ class RecMetric(Module, abc.ABC):
             reports = DeclaredComputation.joint_reports(self.computations)
             if reports is None:
                 is_local = bool(scope)
-                reports = [each.reports(is_local=is_local) for each in self.computations]
+                reports = [each.prepared_reports(is_local=is_local) for each in self.computations]
         values = {}
         for task, report, value in self._by_task(reports):
             key = compose_metric_key(
@@ -359,15 +359,15 @@ class RecMetric(Module, abc.ABC):
     @standard
     def get_memory_usage(self) -> dict[Any, int]:
         """The bytes of each array that the metric holds, by array (without torch, by ``id``)."""
-        held = [x for computation in self.computations for x in computation.tensors()]
+        held = [x for computation in self.computations for x in computation.held_tensors()]
         held += (x for batch in self._pending for x in arrays_in(batch))
         return {x if kind_of(x) == "torch" else id(x): nbytes(x) for x in held}
 
-    def nbytes(self) -> int:
+    def held_bytes(self) -> int:
         """The sum of `get_memory_usage`, counted faster."""
         if not is_standard(self.get_memory_usage):
             return sum(self.get_memory_usage().values())
-        return sum(c.nbytes() for c in self._metrics_computations) + nbytes(self._pending)
+        return sum(c.held_bytes() for c in self._metrics_computations) + nbytes(self._pending)
 
     def state_dict(
         self,

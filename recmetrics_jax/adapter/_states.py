@@ -177,7 +177,7 @@ class States(Module):
         for name, state in states.items():
             setattr(self, name, state)
 
-    def payload(self) -> dict[str, Any]:
+    def payload_for_ranks(self) -> dict[str, Any]:
         """The states as they are sent to other ranks."""
         return {
             name: [to_numpy(x) for x in state] if isinstance(state, list) else to_numpy(state)
@@ -299,13 +299,13 @@ class States(Module):
                     f"{key}: expected shape {np.shape(default)}, got {np.shape(state)}"
                 )
             else:
-                setattr(self, name, self.loaded(state, default))
+                setattr(self, name, self.loaded_state(state, default))
 
-    def loaded(self, state: Any, default: Tensor) -> Tensor:
+    def loaded_state(self, state: Any, default: Tensor) -> Tensor:
         """A state of a state dict as it is taken over, in its own dtype."""
         return as_kind(state, kind_of(default))
 
-    def tensors(self) -> Iterator[Tensor]:
+    def held_tensors(self) -> Iterator[Tensor]:
         """All arrays that the computation holds, for counting their bytes."""
         for held in (self._defaults, self._states()):
             for name in self._defaults:
@@ -314,7 +314,7 @@ class States(Module):
         for buffer in (self._batch_window_buffers or {}).values():
             yield from buffer.buffers
 
-    def nbytes(self) -> int:
+    def held_bytes(self) -> int:
         """The bytes of all these arrays, without going through each contribution to a window."""
         windows = self._batch_window_buffers or {}
         states = [x for name, x in self.__dict__.items() if name in self._defaults]
@@ -365,7 +365,7 @@ def merge_states(computations: Sequence[States]) -> None:
     for computation in computations:
         groups.setdefault(id(computation.process_group), []).append(computation)
     for of_group in groups.values():
-        payload = [computation.payload() for computation in of_group]
+        payload = [computation.payload_for_ranks() for computation in of_group]
         gathered = _distributed.gather(payload, of_group[0].process_group)
         for i, computation in enumerate(of_group):
             computation.take_merged([of_rank[i] for of_rank in gathered])

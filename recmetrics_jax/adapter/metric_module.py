@@ -254,7 +254,7 @@ class RecMetricModule(Module):
 
     def get_memory_usage(self) -> int:
         """The bytes of all arrays that the metrics hold."""
-        return sum(metric.nbytes() for metric in self.rec_metrics.rec_metrics)
+        return sum(metric.held_bytes() for metric in self.rec_metrics.rec_metrics)
 
     def check_memory_usage(self, compute_count: int) -> None:
         """Warns if the metrics hold more memory than allowed, or grow.

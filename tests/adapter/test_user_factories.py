@@ -236,3 +236,62 @@ def test_computations_give_their_factories_their_window():
     computation.update(predictions=rows, labels=rows, weights=rows)
     reports = {report.name: report.value for report in computation.compute()}
     assert to_numpy(reports["filled"]) == 0.5
+
+
+STATES = ("sums", "check", "samples", "reports", "take", "tensors", "payload", "nbytes", "loaded")
+
+
+def named_alike(**options: Any) -> rm.Metric:
+    """Sums by names that methods could have."""
+    return rm.sum_metric(
+        dict.fromkeys(STATES, weights_of), lambda sums: {"total": sums["sums"]}, **options
+    )
+
+
+class NamedAlikeComputation(RecMetricComputation):
+    """Of the above."""
+
+    _factory = staticmethod(named_alike)
+
+
+class NamedAlikeMetric(RecMetric):
+    """Of the above."""
+
+    _namespace = MetricNamespace.SCALAR
+    _computation_class = NamedAlikeComputation
+
+
+def test_states_may_have_names_that_methods_could_have():
+    metric = NamedAlikeMetric(1, 0, N, TASKS)
+    arguments = batch(case_of("ctr"), 1)
+    metric.update(**arguments)
+    metric.sync()
+    metric.unsync()
+    other = pickle.loads(pickle.dumps(metric))
+    other.load_state_dict(metric.state_dict())
+    assert len(metric.get_memory_usage()) > len(STATES)
+    for each in (metric, other):
+        computed = values(each)["scalar-a|lifetime_total"]
+        assert computed == arguments["weights"]["a"].sum()
+
+
+def test_a_class_between_may_be_a_users():
+    class Base(RecMetricComputation):
+        """What a user's computations have in common."""
+
+        def pre_compute(self) -> None:
+            self.prepared = True
+
+    class Computation(Base):
+        _factory = staticmethod(rm.ctr)
+
+    class Metric(NamedAlikeMetric):
+        _computation_class = Computation
+
+    metric = Metric(1, 0, N, TASKS)
+    arguments = batch(case_of("ctr"), 1)
+    metric.update(**arguments)
+    weights, labels = arguments["weights"]["a"], arguments["labels"]["a"]
+    expected = pytest.approx((weights * labels).sum() / weights.sum(), rel=1e-12)
+    assert values(metric)["scalar-a|lifetime_ctr"] == expected
+    assert all(c.prepared for c in metric._metrics_computations)
