@@ -1,6 +1,7 @@
 """States know what they hold: another metric's state never gives a number, names do not matter."""
 
 import functools
+from typing import Any
 
 import flax.serialization
 import jax
@@ -11,6 +12,7 @@ import pytest
 from cases import ORDER, SUMS, batches
 
 import recmetrics_jax as rm
+from recmetrics_jax._src.metric import Engine
 
 P = [0.2, 0.9, 0.4, 0.7]
 Y = [0, 1, 1, 0]
@@ -118,8 +120,8 @@ def test_functions_of_the_package_have_names_of_their_own():
     seen = {}
     for case in (SUMS, ORDER):
         for member in case.members:
-            metric = member.make(n_tasks=1, window=10)
-            for of in metric.init.engine.program.sums:
+            engine: Any = Engine.of(member.make(n_tasks=1, window=10))
+            for of in engine.program.sums:
                 for term in of.distinct_terms():
                     module = getattr(term.function, "__module__", "")
                     assert seen.setdefault(term.name, module) == module
@@ -184,15 +186,17 @@ def test_adopt_keeps_what_stays_to_the_bit_and_starts_what_is_new(route, tmp_pat
             np.testing.assert_array_equal(values[name], new[name], err_msg=name)
 
 
+BY_HAND = rm.Metric(
+    init=lambda: jnp.zeros(1),
+    update=lambda state, batch: state + jnp.sum(batch.labels),
+    merge=jnp.add,
+    compute=lambda state: {"clicks": state},
+)
+
+
 def test_adopt_takes_states_of_metrics_written_by_hand():
-    by_hand = rm.Metric(
-        init=lambda: jnp.zeros(1),
-        update=lambda state, batch: state + jnp.sum(batch.labels),
-        merge=jnp.add,
-        compute=lambda state: {"clicks": state},
-    )
-    was = rm.collection({"hand": by_hand, "ctr": rm.ctr})
-    now = rm.collection({"ctr": rm.ctr, "hand": by_hand, "mae": rm.mae})
+    was = rm.collection({"hand": BY_HAND, "ctr": rm.ctr})
+    now = rm.collection({"ctr": rm.ctr, "hand": BY_HAND, "mae": rm.mae})
     adopted = rm.adopt(now, by_flax(updated(was), None))
     assert "hand" in adopted.kept
     assert now.compute(adopted.state)["hand/clicks"].tolist() == [6.0]
@@ -227,7 +231,7 @@ def test_what_orbax_cuts_to_fit_is_refused(tmp_path):
 
 REFUSED = {
     "by hand": (
-        lambda: rm.adopt(rm.Metric(*[lambda *x: x] * 4), 0),
+        lambda: rm.adopt(BY_HAND, 0),
         "metric: expected one of this",
     ),
     "no state": (lambda: rm.adopt(rm.ctr(), {"a": 1}), "state: expected a state of a metric"),

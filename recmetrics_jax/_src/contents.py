@@ -98,7 +98,9 @@ class Contents:
 
     def names(self, whats: Iterable[tuple[int, ...]], others: Iterable["Contents"]) -> list[str]:
         """The names of what these metrics do not have, as far as any is known."""
-        known = {e.row[1:]: str(e) for other in others for e in other.entries}
+        known: dict[tuple[int, ...], str] = {
+            e.row[1:]: str(e) for other in others for e in other.entries
+        }
         places = {"lifetime", *(entry.place for entry in self.entries)}
         kinds = {
             word_of(place, function): f"{function} ({place})"

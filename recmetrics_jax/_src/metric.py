@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import core
 
 from recmetrics_jax._src.base import Batch, State, Values, check_update
 from recmetrics_jax._src.contents import Contents
@@ -141,7 +142,7 @@ class Engine(Value):
         own = self.own(name, state)
         if not isinstance(own, MetricState):
             return own  # The program refuses it.
-        if isinstance(own.contents, jax.core.Tracer):
+        if isinstance(own.contents, core.Tracer):
             return own  # The values will be NaN.
         if not getattr(own.contents, "is_fully_addressable", True):
             return own

@@ -232,7 +232,7 @@ class Program(Value):
         dtype = state.lifetime.parts.dtype
         with jax.enable_x64(True):
             lifetime = state.lifetime.read()
-            histograms = {
+            histograms: dict[tuple[Group, Term], jax.Array] = {
                 group_and_term: histogram.read()
                 for group_and_term, histogram in zip(
                     self._histograms, state.histograms, strict=True

@@ -119,8 +119,8 @@ class Samples(NamedTuple):
         """The newest examples of all devices, as in `merge`."""
         order, rows = self._from_newest()
         order = order + jax.lax.axis_index(axis_name) * order.shape[1]
-        everywhere = jax.tree.map(lambda x: numerics.all_gather(x, axis_name), (rows, order))
-        return self._of(*everywhere, jax.lax.pmax(self.updates, axis_name))
+        order, rows = jax.tree.map(lambda x: numerics.all_gather(x, axis_name), (order, rows))
+        return self._of(rows, order, jax.lax.pmax(self.updates, axis_name))
 
     def _of(self, rows: Rows, from_newest: jax.Array, updates: jax.Array) -> "Samples":
         """The newest of ``N`` rows with ages, which are in order in each state."""

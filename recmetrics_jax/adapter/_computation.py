@@ -1,35 +1,18 @@
 """`RecMetricComputation`: the states and formulas of a metric for some tasks."""
 
 import abc
+import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax.adapter._declared import (
-    Contributions,
-    Declaration,
-    declare,
-    hashable,
-    is_persistent,
-    option_names,
-    share,
-)
-from recmetrics_jax.adapter._examples import SAMPLE_STATES, Inputs
-from recmetrics_jax.adapter._inputs import TaskBatch, host_inputs, shape_of
-from recmetrics_jax.adapter._reports import MetricComputationReport, reports_of
-from recmetrics_jax.adapter._states import (
-    RecMetricException,
-    States,
-    all_or_nothing,
-    joined_samples,
-    synced,
-)
-from recmetrics_jax.adapter._tensors import Tensor, cloned, from_numpy, no_grad
-from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricPrefix
+from recmetrics_jax.adapter._module import is_standard, standard
+from recmetrics_jax.adapter._states import States, synced
+from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, no_grad, to_numpy
+from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNameBase, MetricPrefix
 
 HAS_VALID_UPDATE = "has_valid_update"
 _IGNORED_OPTIONS = (
@@ -38,6 +21,23 @@ _IGNORED_OPTIONS = (
     "fuse_state_tensors",
     "should_clone_update_inputs",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricComputationReport:
+    """A value that a computation reports.
+
+    Attributes:
+        name: the name of the value.
+        metric_prefix: of the lifetime, of the window, or neither.
+        value: the value, ``[n_tasks]`` or ``[n_tasks, C]``.
+        description: what is appended to the name in the key.
+    """
+
+    name: MetricNameBase | str
+    metric_prefix: MetricPrefix
+    value: Tensor
+    description: str | None = None
 
 
 class RecMetricComputation(States, abc.ABC):
@@ -56,7 +56,8 @@ class RecMetricComputation(States, abc.ABC):
         my_rank: the rank of this process; rank 0 reports.
         batch_size: examples in a batch.
         n_tasks: tasks in a computation.
-        window_size: examples in the window of this rank, 0 for no window.
+        window_size: examples in the window of this rank, 0 for no window. The factory gets it as
+            ``window``; in a `RecMetric` it gets the window of all ranks.
         compute_on_all_ranks: whether the other ranks report too.
         should_validate_update: whether updates are counted that had a weight other than zero.
         process_group: the ranks to merge states with; None for all.
@@ -75,17 +76,18 @@ class RecMetricComputation(States, abc.ABC):
     """The values that are reported of those of the factory, in order; empty for all of them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Sees to what a subclass writes: a failing ``update``, or the name of a factory.
+
+        The second way above becomes ``update = _guarded(update)``, and the first
+        ``class MSLEMetricComputation(DeclaredComputation)``, which has the methods.
+        """
         super().__init_subclass__(**kwargs)
-        own = cls.__dict__
-        if "_factory" in own and cls._factory is not None:
-            if "update" not in own:
-                cls.update = _declared_update
-            if "_compute" not in own:
-                cls._compute = _declared_compute
-            if "__init__" not in own:
-                cls.__signature__ = _signature(cls._factory)
-        if "update" in own and own["update"] is not _declared_update:
-            cls.update = _guarded(own["update"])
+        if "update" in vars(cls) and not is_standard(cls.update):
+            cls.update = _guarded(cls.update)
+        if vars(cls).get("_factory") is not None:
+            from recmetrics_jax.adapter._declared import DeclaredComputation
+
+            DeclaredComputation.adopt(cls)
 
     def __init__(
         self,
@@ -102,58 +104,32 @@ class RecMetricComputation(States, abc.ABC):
         **kwargs: Any,
     ) -> None:
         super().__init__(window_size, process_group)
-        given = {
-            "fused_update_limit": fused_update_limit,
-            "allow_missing_label_with_zero_weight": allow_missing_label_with_zero_weight,
-        }
-        factory = type(self)._factory
-        options = {} if factory is None else _options(self, factory, kwargs, given)
-        self._to_sync = kwargs.pop("sync_on_compute", True)
-        unknown = [f"`{name}`" for name in kwargs if name not in _IGNORED_OPTIONS]
-        if args or unknown:
-            raise ValueError(
-                f"Unexpected {'keyword' if unknown else 'positional'} arguments: "
-                f"{', '.join(unknown) or args}"
-            )
         self._my_rank = my_rank
         self._batch_size = batch_size
         self._n_tasks = n_tasks
         self._compute_on_all_ranks = compute_on_all_ranks
         self._should_validate_update = should_validate_update
-        self._is_updating = False
+        self._to_sync = kwargs.pop("sync_on_compute", True)
         if should_validate_update:
             flags = from_numpy(np.zeros(n_tasks, np.uint8))
             self.add_state(HAS_VALID_UPDATE, flags, dist_reduce_fx="max", persistent=True)
-        self._declaration: Declaration | None = None
-        if factory is not None:
-            frozen = tuple((name, hashable(option)) for name, option in options.items())
-            self._declaration = declare(factory, frozen, n_tasks)
-            self._shared = share((self._declaration,))
-            self._add_declared_states(self._declaration)
-            self._has_fixed_dtypes = True
-            for name, parameter in option_names(factory).items():
-                setattr(self, f"_{name}", options.get(name, parameter.default))
-
-    def _add_declared_states(self, declaration: Declaration) -> None:
-        for name, term in declaration.terms.items():
-            self._add_state(
-                name,
-                from_numpy(np.zeros((self._n_tasks, *term.shape))),
-                add_window_state=name in declaration.windowed and self._window_size > 0,
-                dist_reduce_fx="sum",
-                persistent=is_persistent(term),
+        positional = {
+            "fused_update_limit": fused_update_limit,
+            "allow_missing_label_with_zero_weight": allow_missing_label_with_zero_weight,
+        }
+        others = self._take_options(positional, kwargs)
+        unknown = [f"`{name}`" for name in others if name not in _IGNORED_OPTIONS]
+        if args or unknown:
+            raise ValueError(
+                f"Unexpected {'keyword' if unknown else 'positional'} arguments: "
+                f"{', '.join(unknown) or args}"
             )
-        if declaration.program.samples:
-            self._keeps_samples = True
-            for name in SAMPLE_STATES:
-                classes = declaration.sample_classes if name == "predictions" else ()
-                self._add_sample_state(name, np.zeros((self._n_tasks, 1, *classes), np.float32))
-            for name in declaration.sample_keys:
-                self._add_sample_state(name, np.full((self._n_tasks, 1), -1))
 
-    def _add_sample_state(self, name: str, empty: np.ndarray) -> None:
-        """A list of examples, which before the first is a column without weight."""
-        self.add_state(name, [from_numpy(empty)], dist_reduce_fx=joined_samples)
+    def _take_options(
+        self, positional: Mapping[str, Any], keywords: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Takes the options of a factory; returns the keyword arguments that are left."""
+        return keywords
 
     @abc.abstractmethod
     def update(
@@ -167,27 +143,30 @@ class RecMetricComputation(States, abc.ABC):
         """Takes in a batch.
 
         Args:
-            predictions: ``[n_tasks, N]``, or ``[n_tasks, N, C]`` with scores of classes.
-            labels: ``[n_tasks, N]``.
-            weights: ``[n_tasks, N]``.
+            predictions: ``[n_tasks, N]``, or ``[n_tasks, N, C]`` with scores of classes. Of one
+                task, ``[N]`` will do; beside an array of all tasks, ``[N]`` or ``[1, N]`` is for
+                each of them.
+            labels: ``[n_tasks, N]``, likewise.
+            weights: ``[n_tasks, N]``, likewise.
             **kwargs: ``required_inputs``, a dictionary of further arrays by name.
 
         Raises:
             RecMetricException: if something that the metric needs is missing.
             ValueError: if shapes do not fit. Either way no state has changed.
         """
-        _declared_update(self, predictions=predictions, labels=labels, weights=weights, **kwargs)
+        raise NotImplementedError(f"{type(self).__name__} names no _factory")
 
     @abc.abstractmethod
     def _compute(self) -> list[MetricComputationReport]:
         """The values of the states as they are."""
-        return _declared_compute(self)
+        raise NotImplementedError(f"{type(self).__name__} names no _factory")
 
     def pre_compute(self) -> None:
         """Called before values are computed; does nothing unless overridden."""
 
+    @standard
     def compute(self) -> list[MetricComputationReport]:
-        """The values of all ranks together; all ranks must call.
+        """The values of all ranks; all ranks must call.
 
         Returns:
             The reports, on rank 0, and on others where ``compute_on_all_ranks``; else none.
@@ -196,176 +175,31 @@ class RecMetricComputation(States, abc.ABC):
         with synced([self]), no_grad():
             return self._compute() if self._my_rank == 0 or self._compute_on_all_ranks else []
 
-    def _in_order(self, reports: list[MetricComputationReport]) -> list[MetricComputationReport]:
-        """The reports that are `_reported`, in that order; all if there is none."""
-        by_name = {(report.metric_prefix, report.name): report for report in reports}
-        return [by_name[x] for x in self._reported if x in by_name] if self._reported else reports
-
-    def _is_declared(self) -> bool:
-        """Whether `update` does what the factory says, and nothing else."""
-        return type(self).update is _declared_update
-
-    def _reports(self, *, is_local: bool) -> list[MetricComputationReport]:
-        """What `local_compute` or `compute` gives, where all is prepared."""
-        name = "local_compute" if is_local else "compute"
-        if getattr(type(self), name) is getattr(RecMetricComputation, name):
-            return self._compute()
-        return getattr(self, name)()
-
-    def _computes_as_declared(self) -> bool:
-        """Whether the values are those of the factory, and no others."""
-        cls, base = type(self), RecMetricComputation
-        return (
-            cls._compute is _declared_compute
-            and cls.compute is base.compute
-            and cls.local_compute is base.local_compute
-        )
-
+    @standard
     def local_compute(self) -> list[MetricComputationReport]:
         """The values of this rank alone."""
         self.pre_compute()
         with no_grad():
             return self._compute()
 
-    # What a computation does that names a factory.
+    def prepared_reports(self, *, is_local: bool) -> list[MetricComputationReport]:
+        """What `local_compute` or `compute` gives, where all is prepared."""
+        method = self.local_compute if is_local else self.compute
+        return self._compute() if is_standard(method) else method()
 
-    @property
-    def _declared(self) -> Declaration:
-        if self._declaration is None:
-            raise NotImplementedError(f"{type(self).__name__} names no _factory")
-        return self._declaration
+    def is_valid(self, task: int) -> bool:
+        """Whether a task has had a valid update, or that is not asked for."""
+        flags = getattr(self, HAS_VALID_UPDATE, None)
+        return flags is None or bool(flags[task])
 
-    def _inputs(
-        self, predictions: Any, labels: Any, weights: Any, required_inputs: Mapping[str, Any]
-    ) -> Inputs:
-        """The arguments of `update` as inputs of the compiled functions.
-
-        Raises:
-            RecMetricException: if something is missing.
-            ValueError: if a shape does not fit.
-        """
-        self._check_given(predictions, weights, required_inputs)
-        shape, of_labels = shape_of(predictions)[:2], shape_of(labels)
-        of_weights = of_labels if weights is None else shape_of(weights)
-        for name, given in (("labels", of_labels), ("weights", of_weights)):
-            if len(shape) != 2 or shape[0] != self._n_tasks or given != shape:
-                raise ValueError(
-                    f"{name}: expected shape {(self._n_tasks, *shape[1:])}, as the predictions, "
-                    f"{shape_of(predictions)}; got {given}"
-                )
-        batch = TaskBatch(0, predictions, labels, weights)
-        return host_inputs([batch], required_inputs, self._declared.keys, self._n_tasks)
-
-    def _check_given(
-        self, predictions: Any, weights: Any, required_inputs: Mapping[str, Any]
-    ) -> None:
-        name = type(self).__name__
-        if self._requires_weights and (predictions is None or weights is None):
-            raise RecMetricException(
-                f"Inputs 'predictions' and 'weights' should not be None for {name} update"
-            )
-        if predictions is None:
-            raise RecMetricException(f"Inputs 'predictions' should not be None for {name} update")
-        classes = np.shape(predictions)[2:]
-        if self._keeps_samples and classes != self._declared.sample_classes:
-            raise ValueError(
-                f"predictions: expected classes {self._declared.sample_classes} after tasks and "
-                f"examples for {name}, got {classes}"
-            )
-        for key in self._declared.keys:
-            if key not in required_inputs:
-                what = "grouped update" if key in self._declared.sample_keys else "update"
-                raise RecMetricException(
-                    f"Input '{key}' are required for {name} {what}: expected an array of this name "
-                    f"in required_inputs, got {sorted(required_inputs)}"
-                )
-
-    def _contribute(self, contributions: Contributions, tasks: slice) -> None:
-        """Adds what an update contributes; cannot fail."""
-        if self._is_synced:
-            with self._local_states():
-                self._add(contributions, tasks)
-        else:
-            self._add(contributions, tasks)
-
-    def _add(self, contributions: Contributions, tasks: slice) -> None:
-        n = int(contributions.inputs.counts[tasks.start or 0])
-        states = vars(self)
-        windows = self._batch_window_buffers or {}
-        for column in contributions.columns[self._declared]:
-            sums = contributions.sums(column, tasks)
-            state = states[column.state]
-            state += sums
-            if column.window_state in windows:
-                # A copy, as the sums are views of those of all states.
-                windows[column.window_state].push(cloned(sums), n)
-                states.pop(column.window_state, None)
-        if self._keeps_samples:
-            self._append(contributions.samples(self._declared, tasks), n)
-
-    def _append(self, samples: Mapping[str, Tensor], n: int) -> None:
-        """Adds examples, and lets the oldest leave that the window does not hold."""
-        surplus = max(self._num_samples + n - self._window_size, 0)
-        for name, new in samples.items():
-            chunks = [*(getattr(self, name) if self._num_samples else ()), new]
-            drop = surplus
-            while drop and drop >= chunks[0].shape[1]:
-                drop -= chunks.pop(0).shape[1]
-            if drop:
-                chunks[0] = chunks[0][:, drop:]
-            setattr(self, name, chunks)
-        self._num_samples = min(self._num_samples + n, self._window_size)
-
-
-def _options(
-    computation: RecMetricComputation,
-    factory: Callable[..., Metric],
-    kwargs: dict[str, Any],
-    given: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The options of a factory: of ``kwargs``, which loses them, and of ``given``."""
-    parameters = option_names(factory)
-    named = {name: kwargs.pop(name) for name in parameters if name in kwargs}
-    options = {name: x for name, x in given.items() if name in parameters} | named
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in options:
-            raise KeyError(f"{type(computation).__name__}: expected the keyword argument {name!r}")
-    return options
-
-
-def _declared_update(
-    self: RecMetricComputation,
-    *,
-    predictions: Tensor | None,
-    labels: Tensor,
-    weights: Tensor | None,
-    **kwargs: Any,
-) -> None:
-    inputs = self._inputs(predictions, labels, weights, kwargs.get("required_inputs") or {})
-    if inputs.counts.max(initial=0) > 0:
-        contributions = Contributions(self._shared, inputs)
-        self._contribute(contributions, slice(None))
-
-
-def _declared_compute(self: RecMetricComputation) -> list[MetricComputationReport]:
-    return reports_of([self])[0]
-
-
-_declared_update.__doc__ = RecMetricComputation.update.__doc__
-_declared_update.__name__ = _declared_update.__qualname__ = "update"
-
-
-def _signature(factory: Callable[..., Metric]) -> inspect.Signature:
-    """The signature of a computation that names a factory: its options are keywords."""
-    kinds = inspect.Parameter
-    options = [p.replace(kind=kinds.KEYWORD_ONLY) for p in option_names(factory).values()]
-    return inspect.Signature(
-        [
-            kinds("args", kinds.VAR_POSITIONAL, annotation=Any),
-            *options,
-            kinds("kwargs", kinds.VAR_KEYWORD, annotation=Any),
-        ]
-    )
+    def note_valid(self, weights: Tensor | None) -> None:
+        """Notes a valid update, of the tasks that have a weight other than zero in ``[T, N]``."""
+        if self._should_validate_update:
+            is_valid = np.ones(self._n_tasks, bool)
+            if weights is not None:
+                is_valid = np.any(to_numpy(weights), axis=1)
+            flags = getattr(self, HAS_VALID_UPDATE)
+            flags |= from_numpy(is_valid.astype(np.uint8), kind_of(flags))
 
 
 def _guarded(update: Callable[..., None]) -> Callable[..., None]:
@@ -373,13 +207,7 @@ def _guarded(update: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(update)
     def guarded(self: RecMetricComputation, *args: Any, **kwargs: Any) -> None:
-        if self._is_updating:  # Called by the update of a subclass.
+        with self.updating(), no_grad():
             return update(self, *args, **kwargs)
-        with self._local_states(), no_grad(), all_or_nothing([self]):
-            self._is_updating = True
-            try:
-                return update(self, *args, **kwargs)
-            finally:
-                self._is_updating = False
 
     return guarded

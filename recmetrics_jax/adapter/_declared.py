@@ -1,321 +1,335 @@
-"""What a computation is that names a functional factory: its states, updates and values.
+"""Computations that name a functional factory, whose terms and formulas do all the arithmetic.
 
-The factory's terms and formulas do all the arithmetic, in float64, compiled. One call serves as
-many computations as are updated with the same examples, tasks of unequal length included.
+The way of a batch, from a model's outputs to what is compiled, and on to the states:
 
-Shapes: ``T`` tasks, ``N`` examples, ``C`` classes, ``K`` numbers.
+    RecMetricModule.update          metric_module   a dictionary of outputs
+    parse_task_model_outputs        model_utils     arrays by task
+    RecMetricList.update            _metric_list    the metrics with the same tasks
+    Layout.batches                  _inputs         the examples of each task, ``[1, N]``
+    planned                         here            the computations of all these metrics
+    host_inputs                     _inputs         examples of all tasks, ``[T, N]``, padded
+    Pass.contributions, Statistics  _passes         compiled: the sums of all terms, ``[K, T]``
+    take_contributions              here            of each computation: adds to its states
+
+One compiled call serves as many computations as are updated with the same examples, tasks of
+unequal length included; it is called a pass.
 """
 
-import dataclasses
-import functools
 import inspect
-import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from recmetrics_jax._src import reduction
-from recmetrics_jax._src.identity import Formula, Interned
-from recmetrics_jax._src.metric import Engine, Metric
-from recmetrics_jax._src.program import Program
-from recmetrics_jax._src.terms import BinnedTerm, Term
-from recmetrics_jax.adapter._examples import SAMPLE_STATES, Inputs, batch_of
-from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, to_numpy
+from recmetrics_jax._src.metric import Metric
+from recmetrics_jax._src.terms import BinnedTerm
+from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
+from recmetrics_jax.adapter._declaration import (
+    Declaration,
+    declarations,
+    declare,
+    hashable,
+    option_names,
+)
+from recmetrics_jax.adapter._declaration import formulas as shared
+from recmetrics_jax.adapter._inputs import (
+    SAMPLE_STATES,
+    TaskBatch,
+    host_inputs,
+    of_tasks,
+    shape_of,
+)
+from recmetrics_jax.adapter._module import is_standard, standard
+from recmetrics_jax.adapter._passes import Contributions, Passes, samples_as_inputs, statistics_of
+from recmetrics_jax.adapter._states import RecMetricException, joined_samples
+from recmetrics_jax.adapter._tensors import Tensor, as_kind, cloned, from_numpy, kind_of, to_numpy
+from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricPrefix
 
-_OF_THE_ADAPTER = {"n_tasks": 1, "window": 1}
+_METRIC_NAMES = {name.value: name for name in MetricName}
+
+__all__ = ["DeclaredComputation", "declarations", "planned", "shared", "statistics_of"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Declaration:
-    """A functional factory with its options, for ``n_tasks`` tasks; made by `declare`."""
+class DeclaredComputation(RecMetricComputation):
+    """A computation that names a factory: the states, updates and values are the factory's."""
 
-    factory: Callable[..., Metric]
-    options: tuple[tuple[str, Any], ...]
-    n_tasks: int
+    @classmethod
+    def adopt(cls, other: type[RecMetricComputation]) -> None:
+        """Makes a class that names a factory one of these, and tells of its options.
 
-    def __reduce__(self) -> Any:
-        return declare, (self.factory, self.options, self.n_tasks)
-
-    @functools.cached_property
-    def program(self) -> Program:
-        """What the factory makes.
-
-        Raises:
-            ValueError: if it is not a metric of `sum_metric`, `sample_metric` or `collection`.
+        After it, ``class MSLE(RecMetricComputation): _factory = staticmethod(msle)`` is
+        ``class MSLE(DeclaredComputation): ...``.
         """
-        parameters = inspect.signature(self.factory).parameters
-        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        defaults = {
-            name: value
-            for name, value in {**_OF_THE_ADAPTER, "n_tasks": self.n_tasks}.items()
-            if takes_all or name in parameters
-        }
-        engine = Engine.of(self.factory(**defaults, **dict(self.options)))
-        if engine is None or engine.others:
-            raise ValueError(
-                "_factory: expected a factory of a metric made by sum_metric, sample_metric or "
-                f"collection, got {self.factory!r}"
+        # Not `issubclass`, which would remember its answer for good.
+        if cls not in other.__mro__:
+            bases = [base for base in other.__bases__ if base is not RecMetricComputation]
+            other.__bases__ = (*bases, cls)
+        if "__init__" not in vars(other) and other._factory is not None:
+            with_signature: Any = other
+            with_signature.__signature__ = _signature(other._factory)
+
+    def _take_options(
+        self, positional: Mapping[str, Any], keywords: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        factory = type(self)._factory
+        if factory is None:
+            raise NotImplementedError(f"{type(self).__name__} names no _factory")
+        parameters = option_names(factory)
+        given = {**positional, **keywords}
+        options = {name: given[name] for name in parameters if name in given}
+        for name, parameter in parameters.items():
+            if parameter.default is parameter.empty and name not in options:
+                raise KeyError(f"{type(self).__name__}: expected the keyword argument {name!r}")
+            setattr(self, f"_{name}", options.get(name, parameter.default))
+        frozen = tuple((name, hashable(option)) for name, option in options.items())
+        self._declaration = declare(factory, frozen, self._n_tasks, self._window_size)
+        self._passes = Passes()
+        self._add_declared_states()
+        return {name: x for name, x in keywords.items() if name not in parameters}
+
+    def _add_declared_states(self) -> None:
+        declaration = self._declaration
+        for name, term in declaration.terms.items():
+            self._add_state(
+                name,
+                from_numpy(np.zeros((self._n_tasks, *term.shape))),
+                add_window_state=name in declaration.window_values.names and self._window_size > 0,
+                dist_reduce_fx="sum",
+                # Histograms are large: they do not go into checkpoints.
+                persistent=not isinstance(term, BinnedTerm),
             )
-        return engine.program
+        # Before the first example, a column without weight.
+        for name in self._sample_states():
+            classes = declaration.sample_classes if name == "predictions" else ()
+            shape = (self._n_tasks, 1, *(classes or ()))
+            column = np.zeros(shape, np.float32) if name in SAMPLE_STATES else np.full(shape, -1)
+            self.add_state(name, [from_numpy(column)], dist_reduce_fx=joined_samples)
 
-    @functools.cached_property
-    def terms(self) -> dict[str, Term]:
-        """The terms of sums, by the names of their states."""
-        terms: dict[str, Term] = {}
-        for definition in self.program.sums:
-            for name, term in _named(definition.terms):
-                if terms.setdefault(name, term) != term:
-                    raise ValueError(f"_factory: expected one term named {name!r}, got two")
-        return terms
+    def _sample_states(self) -> tuple[str, ...]:
+        """The states that are lists of examples."""
+        if self._declaration.sample_classes is None:
+            return ()
+        return (*SAMPLE_STATES, *self._declaration.sample_keys)
 
-    @functools.cached_property
-    def windowed(self) -> frozenset[str]:
-        """The states of sums that have a window."""
-        return frozenset(
-            name
-            for definition in self.program.sums
-            if definition.window is not None
-            for name, _ in _named(definition.terms)
-        )
+    @property
+    def declaration(self) -> Declaration:
+        """What the factory makes."""
+        return self._declaration
 
-    @functools.cached_property
-    def sample_keys(self) -> tuple[str, ...]:
-        """The keys that are kept with samples."""
-        return tuple(dict.fromkeys(k for of in self.program.samples for k in of.kept.keys))
+    def declare_window(self, window_size: int) -> None:
+        """Tells the factory the window of all ranks, of which ``window_size`` is this rank's."""
+        made = self._declaration
+        self._declaration = declare(made.factory, made.options, made.n_tasks, window_size)
 
-    @functools.cached_property
-    def sample_classes(self) -> tuple[int, ...]:
-        """The last axis of the predictions that are kept: ``(C,)``, or ``()`` for none."""
-        classes = {definition.kept.classes for definition in self.program.samples}
-        if len(classes) > 1:
-            raise ValueError(f"_factory: expected one n_classes of all examples, got {classes}")
-        return tuple(c for c in classes if c is not None)
+    @standard
+    def update(
+        self,
+        *,
+        predictions: Tensor | None,
+        labels: Tensor,
+        weights: Tensor | None,
+        **kwargs: Any,
+    ) -> None:
+        required_inputs = kwargs.get("required_inputs") or {}
+        name = type(self).__name__
+        if self._requires_weights and (predictions is None or weights is None):
+            raise RecMetricException(
+                f"Inputs 'predictions' and 'weights' should not be None for {name} update"
+            )
+        if predictions is None:
+            raise RecMetricException(f"Inputs 'predictions' should not be None for {name} update")
+        self.check_keys(required_inputs)
+        batch = of_tasks(predictions, labels, weights, self._n_tasks)
+        self.check_update(batch, required_inputs)
+        if shape_of(batch.labels)[1]:
+            one_pass = self._passes.of((self._declaration,))
+            inputs = host_inputs([batch], required_inputs, one_pass.keys, self._n_tasks)
+            contributions = one_pass.contributions(inputs)
+            with self.local_states():
+                self.take_contributions(contributions, batch.tasks)
 
-    @functools.cached_property
-    def keys(self) -> tuple[str, ...]:
-        """All keys that an update needs."""
-        of_terms = (key for term in self.terms.values() for key in term.keys)
-        return tuple(dict.fromkeys((*of_terms, *self.sample_keys)))
+    update.__doc__ = RecMetricComputation.update.__doc__
 
-    @functools.cached_property
-    def _values_of_sums(self) -> dict[tuple[str, ...], Callable[[Any], dict[str, jax.Array]]]:
-        """The compiled formulas, by the names of the states that they are given."""
-        return {}
+    def check_keys(self, required_inputs: Mapping[str, Any]) -> None:
+        """Raises RecMetricException if an array is missing that updates need."""
+        for key in self._declaration.keys:
+            if key not in required_inputs:
+                what = "grouped update" if key in self._declaration.sample_keys else "update"
+                raise RecMetricException(
+                    f"Input '{key}' are required for {type(self).__name__} {what}: expected an "
+                    f"array of this name in required_inputs, got {sorted(required_inputs)}"
+                )
 
-    def values_of_sums(self, sums: Sequence[Mapping[str, Tensor]]) -> list[dict[str, np.ndarray]]:
-        """The values of some sets of sums, ``[T]`` or ``[T, C]``, by name; one compiled call."""
-        program = self.program
+    def check_update(self, batch: TaskBatch, required_inputs: Mapping[str, Any]) -> None:
+        """Raises RecMetricException or ValueError if an update with these would not go."""
+        self.check_keys(required_inputs)
+        expected, classes = self._declaration.sample_classes, shape_of(batch.predictions)[2:]
+        if expected is not None and classes != expected:
+            raise ValueError(
+                f"predictions: expected classes {expected} after tasks and examples for "
+                f"{type(self).__name__}, got {classes}"
+            )
 
-        def values(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
-            results = {}
-            for definition in program.sums:
-                names = [name for name, _ in _named(definition.terms)]
-                if all(name in sums for name in names):
-                    structure = jax.tree.structure(definition.terms)
-                    results |= definition.evaluate(structure.unflatten([sums[n] for n in names]))
-            return results
+    def take_contributions(self, contributions: Contributions, tasks: slice) -> None:
+        """Adds what an update contributes; cannot fail."""
+        n = contributions.count(tasks)
+        states = vars(self)
+        windows = self._batch_window_buffers or {}
+        for slot in contributions.slots[self._declaration]:
+            sums = contributions.sums(slot, tasks)
+            state = states[slot.state]
+            state += sums
+            if slot.window_state in windows:
+                # A copy, as the sums are views of those of all states.
+                windows[slot.window_state].push(cloned(sums), n)
+                states.pop(slot.window_state, None)
+        if self._declaration.sample_classes is not None:
+            self._append(contributions.samples(self._declaration.sample_keys, tasks), n)
 
-        names = tuple(sums[0])
-        if not names:
-            return [{} for _ in sums]
-        if names not in self._values_of_sums:
-            self._values_of_sums[names] = _jitted_in_order(values, jax.vmap)
-        stacked_sums = {name: np.stack([to_numpy(x[name]) for x in sums]) for name in names}
-        results = _evaluated(self._values_of_sums[names], stacked_sums)
-        return [{name: value[i] for name, value in results.items()} for i in range(len(sums))]
+    def _append(self, samples: Mapping[str, Tensor], n: int) -> None:
+        """Adds examples, and lets the oldest leave that the window does not hold."""
+        surplus = max(self._num_samples + n - self._window_size, 0)
+        for name, new in samples.items():
+            chunks = [*(getattr(self, name) if self._num_samples else ()), new]
+            drop = surplus
+            while drop and drop >= chunks[0].shape[1]:
+                drop -= chunks.pop(0).shape[1]
+            if drop:
+                chunks[0] = chunks[0][:, drop:]
+            setattr(self, name, chunks)
+        self._num_samples = min(self._num_samples + n, self._window_size)
 
-    @functools.cached_property
-    def _values_of_samples(self) -> Callable[..., dict[str, jax.Array]]:
-        samples = self.program.samples
+    @standard
+    def _compute(self) -> list[MetricComputationReport]:
+        """The values of the states as they are."""
+        return self.reports_of([self])[0]
 
-        def values(inputs: Inputs) -> dict[str, jax.Array]:
-            batch = batch_of(inputs)
-            is_nan = jnp.isnan(batch.labels) | jnp.isnan(batch.weights)
-            batch = batch._replace(nonfinite=is_nan)
-            return {k: v for definition in samples for k, v in definition.evaluate(batch).items()}
+    @staticmethod
+    def joint_reports(
+        computations: Sequence[RecMetricComputation],
+    ) -> list[list[MetricComputationReport]] | None:
+        """The reports of computations by one compiled call; None if they cannot be had so."""
+        declared = [c for c in computations if isinstance(c, DeclaredComputation)]
+        is_one = len({c.declaration for c in declared}) == 1 and len(declared) == len(computations)
+        if not is_one or not all(
+            is_standard(c._compute, c.compute, c.local_compute) for c in declared
+        ):
+            return None
+        return DeclaredComputation.reports_of(declared)
 
-        return _jitted_in_order(values)
+    @staticmethod
+    def reports_of(
+        computations: Sequence["DeclaredComputation"],
+    ) -> list[list[MetricComputationReport]]:
+        """The reports of computations with one declaration, by one compiled call."""
+        declaration = computations[0].declaration
+        lifetimes = [computation.sums_of_states("") for computation in computations]
+        windows = [computation.sums_of_states("window_") for computation in computations]
+        if not windows[0]:
+            values = declaration.lifetime_values(lifetimes) + [{} for _ in windows]
+        elif declaration.lifetime_values is declaration.window_values:
+            values = declaration.lifetime_values([*lifetimes, *windows])
+        else:
+            values = declaration.lifetime_values(lifetimes) + declaration.window_values(windows)
+        n = len(computations)
+        of_sums = zip(computations, values[:n], values[n:], strict=True)
+        return [c.reports_in_order(lifetime, window) for c, lifetime, window in of_sums]
 
-    def values_of_samples(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """The values of examples, ``float64[T]``, by name."""
-        return _evaluated(self._values_of_samples, inputs)
+    def sums_of_states(self, prefix: str) -> dict[str, Tensor]:
+        """The sums of the states with a prefix, by the names without it."""
+        names = self._declaration.terms
+        return {n: getattr(self, prefix + n) for n in names if prefix + n in self._defaults}
 
-
-declarations = Interned(lambda made, n_tasks: Declaration(made.function, made.options, n_tasks))
-
-
-def declare(
-    factory: Callable[..., Metric], options: tuple[tuple[str, Any], ...], n_tasks: int
-) -> Declaration:
-    """The one declaration of these that is in use, with what has been compiled for it."""
-    return declarations(Formula(factory, (), options), n_tasks)
-
-
-@functools.lru_cache(maxsize=256)
-def option_names(factory: Callable[..., Metric]) -> dict[str, inspect.Parameter]:
-    """The parameters of a factory that are options of its computations."""
-    return {
-        name: parameter
-        for name, parameter in inspect.signature(factory).parameters.items()
-        if name not in (*_OF_THE_ADAPTER, "slots")
-        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    }
-
-
-def hashable(option: Any) -> Any:
-    """An option of a factory as part of a declaration: lists as tuples."""
-    if isinstance(option, list | tuple):
-        return tuple(hashable(x) for x in option)
-    return option
-
-
-def _named(terms: Any) -> list[tuple[str, Term]]:
-    """The terms of a tree, by the names of the fields that they are in."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(terms)
-    return [(jax.tree_util.keystr(path, simple=True, separator="_"), t) for path, t in leaves]
-
-
-def _jitted_in_order(
-    function: Callable[[Any], dict[str, jax.Array]],
-    transform: Callable[[Any], Any] = lambda function: function,
-) -> Callable[[Any], dict[str, jax.Array]]:
-    """``function`` transformed and compiled; jit and vmap would sort the names of its results."""
-    names: list[str] = []
-
-    def in_order(argument: Any) -> tuple[jax.Array, ...]:
-        by_name = function(argument)
-        names[:] = by_name
-        return tuple(by_name.values())
-
-    results = jax.jit(transform(in_order))
-    return lambda argument: dict(zip(names, results(argument), strict=False))
-
-
-def _evaluated(function: Callable[[Any], Any], argument: Any) -> dict[str, np.ndarray]:
-    with float64_on_cpu():
-        results = function(argument)
-    return {name: np.array(value) for name, value in results.items()}
-
-
-class Column(NamedTuple):
-    """Where the sums of a state lie in the array of all sums, ``float64[K, T]``."""
-
-    state: str
-    window_state: str
-    start: int
-    shape: tuple[int, ...]
-
-
-class Statistics:
-    """The sums of terms over examples, compiled; made by `statistics_of`."""
-
-    def __init__(self, terms: tuple[Term, ...]):
-        self.terms = terms
-        self._sums = jax.jit(functools.partial(_sums, tuple(dict.fromkeys(terms))))
-
-    def all(self, inputs: Inputs) -> np.ndarray:
-        """The sums of the distinct terms, ``float64[K, T]``."""
-        is_full = bool(np.all(inputs.counts == inputs.labels.shape[1]))
-        with float64_on_cpu():
-            return np.array(self._sums(inputs._replace(counts=None) if is_full else inputs))
-
-    def of(self, inputs: Inputs) -> list[np.ndarray]:
-        """The sums of each term, ``float64[T, *shape]``."""
-        starts, packed = starts_of(self.terms), self.all(inputs)
+    def reports_in_order(
+        self, lifetime: Mapping[str, np.ndarray], window: Mapping[str, np.ndarray]
+    ) -> list[MetricComputationReport]:
+        """The reports of values of sums, and of samples; those `_reported`, if any are."""
+        reports = {
+            (prefix, _METRIC_NAMES.get(name, name)): values[name]
+            for name in {**lifetime, **window}
+            for prefix, values in ((MetricPrefix.LIFETIME, lifetime), (MetricPrefix.WINDOW, window))
+            if name in values
+        }
+        for name, value in self._values_of_samples().items():
+            key = MetricPrefix.WINDOW, _METRIC_NAMES.get(name, name)
+            reports[key] = value.astype(np.float32)
         return [
-            packed[starts[term] : starts[term] + term.size].T.reshape(-1, *term.shape)
-            for term in self.terms
+            MetricComputationReport(name, prefix, from_numpy(reports[prefix, name]))
+            for prefix, name in self._reported or reports
+            if (prefix, name) in reports
         ]
 
+    def _values_of_samples(self) -> dict[str, np.ndarray]:
+        if self._declaration.sample_classes is None:
+            return {}
+        chunks = {name: getattr(self, name) for name in self._sample_states()}
+        inputs = samples_as_inputs(chunks, self._count_samples(), max(self._window_size, 1))
+        return self._declaration.sample_values(inputs)
 
-def starts_of(terms: Sequence[Term]) -> dict[Term, int]:
-    """Where the sums of the distinct terms lie in the array of all of them."""
-    distinct = list(dict.fromkeys(terms))
-    ends = itertools.accumulate(term.size for term in distinct)
-    return {term: end - term.size for term, end in zip(distinct, ends, strict=True)}
+    def _count_samples(self) -> int:
+        """The examples in the lists: they have come in, or have been assigned."""
+        weights = vars(self)["weights"]
+        has_any = self._num_samples > 0 or any(np.any(to_numpy(x)) for x in weights)
+        return sum(chunk.shape[1] for chunk in weights) if has_any else 0
+
+    def payload_for_ranks(self) -> dict[str, Any]:
+        """The states as they are sent to other ranks; no examples where there are none."""
+        payload = super().payload_for_ranks()
+        if self._sample_states() and not self._count_samples():
+            payload |= {name: [] for name in self._sample_states()}
+        return payload
+
+    def loaded_state(self, state: Any, default: Tensor) -> Tensor:
+        """A state of a state dict, in the dtype of the states."""
+        array = to_numpy(state).astype(to_numpy(default).dtype)
+        return as_kind(array, kind_of(default))
 
 
-def _sums(terms: tuple[Term, ...], inputs: Inputs) -> jax.Array:
-    """The sums of distinct terms, ``float64[K, T]``."""
-    batch = batch_of(inputs)
-    batch = batch._replace(
-        predictions=batch.predictions.astype(jnp.float64),
-        labels=batch.labels.astype(jnp.float64),
-        weights=batch.weights.astype(jnp.float64),
+def _signature(factory: Callable[..., Metric]) -> inspect.Signature:
+    """The signature of a computation that names a factory: its options are keywords."""
+    kinds = inspect.Parameter
+    options = [p.replace(kind=kinds.KEYWORD_ONLY) for p in option_names(factory).values()]
+    return inspect.Signature(
+        [
+            kinds("args", kinds.VAR_POSITIONAL, annotation=Any),
+            *options,
+            kinds("kwargs", kinds.VAR_KEYWORD, annotation=Any),
+        ]
     )
-    # No example is bad: what a NaN touches becomes NaN by arithmetic, as in the reference.
-    return reduction.sums({term: term.evaluate(batch) for term in terms}, batch).T
 
 
-statistics_of = Interned(Statistics)
+def planned(
+    passes: Passes,
+    targets: Sequence[tuple[DeclaredComputation, TaskBatch]],
+    required_inputs: Mapping[str, Any],
+    n_tasks: int,
+) -> Callable[[], None]:
+    """An update by one pass, ready to be made: what can fail fails here.
 
+    Args:
+        passes: those of the caller.
+        targets: the computations, and for each the examples of its tasks.
+        required_inputs: further arrays by name.
+        n_tasks: the tasks of all batches.
 
-class Shared:
-    """What declarations need that are updated together; made by `share`."""
+    Returns:
+        A function that changes the states.
+    """
+    if not targets:
+        return lambda: None
+    for computation, batch in targets:
+        computation.check_update(batch, required_inputs)
+    one_pass = passes.of(
+        tuple(dict.fromkeys(computation.declaration for computation, _ in targets))
+    )
+    batches = list({batch.first: batch for _, batch in targets}.values())
+    inputs = host_inputs(batches, required_inputs, one_pass.keys, n_tasks)
+    contributions = one_pass.contributions(inputs)
 
-    def __init__(self, declarations: tuple[Declaration, ...]):
-        self.declarations = declarations
-        self.keys = tuple(dict.fromkeys(key for d in declarations for key in d.keys))
-        """The keys that they need."""
-        terms = tuple(dict.fromkeys(term for d in declarations for term in d.terms.values()))
-        starts = starts_of(terms)
-        self.columns = {
-            declaration: [
-                Column(name, f"window_{name}", starts[term], term.shape)
-                for name, term in declaration.terms.items()
-            ]
-            for declaration in declarations
-        }
-        self.statistics = statistics_of(terms) if terms else None
-        """The sums of all of them; None if they have none."""
+    def update() -> None:
+        for computation, batch in targets:
+            with computation.local_states():
+                computation.take_contributions(contributions, batch.tasks)
+                computation.note_valid(batch.weights)
 
-    def __reduce__(self) -> Any:
-        return share, (self.declarations,)
-
-
-shared = Interned(Shared)
-
-
-def share(declarations: tuple[Declaration, ...]) -> Shared:
-    """The one `Shared` of some declarations that is in use."""
-    return shared(declarations)
-
-
-class Contributions:
-    """What an update adds to the states of declarations: computed at once, without side effects."""
-
-    def __init__(self, of: Shared, inputs: Inputs):
-        self.inputs = inputs
-        self.columns = of.columns
-        if any(declaration.program.samples for declaration in of.columns):
-            # As they are kept: copies, in float32.
-            predictions, labels, weights = (np.array(x, np.float32) for x in inputs[:3])
-            keys = {name: np.array(key) for name, key in inputs.keys.items()}
-            self._rows = Inputs(predictions, labels, weights, inputs.counts, keys)
-        if of.statistics is not None:
-            self._sums = from_numpy(of.statistics.all(inputs))
-            self._by_row = list(self._sums)
-
-    def sums(self, column: Column, tasks: slice) -> Tensor:
-        """The sums of ``inputs`` for a state, ``float64[T, *shape]``."""
-        if not column.shape:
-            return self._by_row[column.start][tasks]
-        rows = slice(column.start, column.start + math.prod(column.shape))
-        return self._sums[rows, tasks].T.reshape(-1, *column.shape)
-
-    def samples(self, declaration: Declaration, tasks: slice) -> dict[str, Tensor]:
-        """The examples as a declaration keeps them, ``float32[T, N]`` and ``int64[T, N]``."""
-        rows = self._rows.of_tasks(tasks)
-        n = int(rows.counts.max(initial=0))
-        arrays = dict(zip(SAMPLE_STATES, rows[:3], strict=True))
-        arrays |= {name: rows.keys[name] for name in declaration.sample_keys}
-        return {name: from_numpy(np.array(array[:, :n])) for name, array in arrays.items()}
-
-
-def is_persistent(term: Term) -> bool:
-    """Whether the sums of a term go into checkpoints: not if they are a histogram."""
-    return not isinstance(term, BinnedTerm)
+    return update

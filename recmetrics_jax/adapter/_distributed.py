@@ -8,6 +8,9 @@ import numpy as np
 
 from recmetrics_jax.adapter._tensors import torch
 
+PART = 1 << 28
+"""Bytes that ranks send at once: states may be larger than what 32 bits count, and than buffers."""
+
 
 def is_distributed() -> bool:
     """Whether there are other ranks to exchange states with."""
@@ -45,15 +48,21 @@ def _has_torch_group() -> bool:
 
 
 def _gather_by_jax(payload: Any) -> list[Any]:
-    """Two collectives, whatever the payload: the lengths, and the bytes padded to the longest."""
+    """One collective for the lengths, and one for each `PART` of the longest payload's bytes."""
     from jax.experimental import multihost_utils
 
     data = np.frombuffer(pickle.dumps(payload), np.uint8)
-    lengths = np.asarray(multihost_utils.process_allgather(np.array(data.size, np.int32)))
-    padded = np.zeros(int(lengths.max()), np.uint8)
-    padded[: data.size] = data
-    rows = np.asarray(multihost_utils.process_allgather(padded))
-    return [
-        pickle.loads(row[:length].tobytes())
-        for row, length in zip(rows, lengths.tolist(), strict=True)
-    ]
+    # As quotient and rest: without x64, JAX has no integers of more than 32 bits.
+    lengths = np.asarray(
+        multihost_utils.process_allgather(np.array(divmod(data.size, PART), np.int32))
+    )
+    sizes = [quotient * PART + rest for quotient, rest in lengths.tolist()]
+    received = [bytearray() for _ in sizes]
+    for start in range(0, max(sizes), PART):
+        mine = data[start : start + PART]
+        padded = np.zeros(min(max(sizes) - start, PART), np.uint8)
+        padded[: mine.size] = mine
+        rows = np.asarray(multihost_utils.process_allgather(padded))
+        for of_rank, row, size in zip(received, rows, sizes, strict=True):
+            of_rank += row[: max(size - start, 0)].tobytes()
+    return [pickle.loads(of_rank) for of_rank in received]

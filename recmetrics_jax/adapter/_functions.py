@@ -12,8 +12,9 @@ import numpy as np
 from recmetrics_jax._src.base import Values
 from recmetrics_jax._src.identity import Formula
 from recmetrics_jax._src.terms import Term
-from recmetrics_jax.adapter._declared import declare, statistics_of
-from recmetrics_jax.adapter._examples import Inputs, as_keys, padded, padded_length
+from recmetrics_jax.adapter._declaration import declare
+from recmetrics_jax.adapter._inputs import TaskBatch, host_inputs
+from recmetrics_jax.adapter._passes import statistics_of
 from recmetrics_jax.adapter._states import RecMetricException
 from recmetrics_jax.adapter._tensors import (
     Kind,
@@ -127,20 +128,18 @@ def term_sums(
     y, p = to_numpy(labels), to_numpy(predictions)
     w = np.ones(y.shape, p.dtype) if weights is None else to_numpy(weights)
     dtype = np.result_type(y, p, w)
-    rows, n = math.prod(y.shape[:-1]), y.shape[-1]
-    length = padded_length(max(n, 1))
-    inputs = Inputs(
-        padded(p.reshape(rows, n, *p.shape[y.ndim :]), length),
-        padded(y.reshape(rows, n), length),
-        padded(np.broadcast_to(w, y.shape).reshape(rows, n), length),
-        np.full(rows, n, np.int32),
-        {},
+    rows = math.prod(y.shape[:-1])
+    p, y2, w = (
+        x.reshape(rows, y.shape[-1], *x.shape[y.ndim :])
+        for x in (p, y, np.broadcast_to(w, y.shape))
     )
-    sums = _statistics_of(tuple(terms.values())).of(inputs)
+    inputs = host_inputs([TaskBatch(0, p, y2, w)], {}, (), rows)
+    statistics = _statistics_of(tuple(terms.values()))
+    sums = statistics(inputs)
     kind = kind_among(arrays)
     results = {}
-    for (name, term), of_term in zip(terms.items(), sums, strict=True):
-        total = of_term.reshape(*y.shape[:-1], *term.shape)
+    for name, term in terms.items():
+        total = sums[statistics.rows[term]].T.reshape(*y.shape[:-1], *term.shape)
         results[name] = from_numpy(total if name in in_float64 else total.astype(dtype), kind)
     return results
 
@@ -178,26 +177,11 @@ def of_samples(
             raise ValueError(
                 f"{argument}: expected shape {shape}, as predictions, got {array.shape}"
             )
-    keys = {}
-    if grouping_keys is not None:
-        key = as_keys(grouping_keys)
-        if key.size not in (shape[1], shape[0] * shape[1]):
-            raise ValueError(
-                f"grouping_keys: expected {shape[1]} or {shape} numbers, got {key.shape}"
-            )
-        keys["grouping_keys"] = np.broadcast_to(key.reshape(-1, shape[1]), shape)
-    length = padded_length(max(shape[1], 1))
-    p, y, w = (padded(array, length) for array in arrays)
-    inputs = Inputs(
-        p,
-        y,
-        w,
-        np.full(shape[0], shape[1], np.int32),
-        {name: padded(key, length, np.int64) for name, key in keys.items()},
-    )
-    declaration = _declare(factory, tuple(options.items()), shape[0])
+    keys = {} if grouping_keys is None else {"grouping_keys": grouping_keys}
+    inputs = host_inputs([TaskBatch(0, *arrays)], keys, tuple(keys), shape[0])
+    declaration = _declare(factory, tuple(options.items()), shape[0], 1)
     kind = kind_among(predictions if isinstance(predictions, list | tuple) else [predictions])
-    value = declaration.values_of_samples(inputs)[name]
+    value = declaration.sample_values(inputs)[name]
     dtype = np.dtype(np.float32) if keys else np.result_type(*arrays)
     return from_numpy(value.astype(dtype if dtype.kind == "f" else np.float32), kind)
 
@@ -206,11 +190,11 @@ def _joined(x: Any) -> np.ndarray:
     """An array ``[T, N]``, or a list of them, as one."""
     if not isinstance(x, list | tuple):
         return np.atleast_2d(to_numpy(x))
-    parts = [np.atleast_2d(to_numpy(part)) for part in x]
-    return np.concatenate(parts, axis=-1) if parts else np.zeros((1, 0), np.float32)
+    arrays = [np.atleast_2d(to_numpy(array)) for array in x]
+    return np.concatenate(arrays, axis=-1) if arrays else np.zeros((1, 0), np.float32)
 
 
 def check_fused_update(name: str, is_grouped: bool, fused_update_limit: int) -> None:
-    """Raises RecMetricException if groups are asked for together with a fused update."""
+    """Raises RecMetricException if groups are asked for along with a fused update."""
     if is_grouped and fused_update_limit > 0:
         raise RecMetricException(f"{name} and Fused Update Limit cannot be enabled together yet.")

@@ -1,14 +1,106 @@
-"""What comes into a metric, by task or stacked, brought into one form."""
+"""What comes into a metric, by task or stacked, brought into one form: padded arrays on the host.
+
+Shapes: ``T`` tasks, ``N`` examples, ``C`` classes.
+"""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from recmetrics_jax.adapter._examples import Inputs, as_keys, padded, padded_length, stacked
+from recmetrics_jax._src.base import Batch
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, stack, to_numpy, torch
-from recmetrics_jax.adapter.metrics_config import RecTaskInfo
+
+SAMPLE_STATES = ("predictions", "labels", "weights")
+
+
+class Inputs(NamedTuple):
+    """Examples on the host; zeros after the ``counts`` of a task."""
+
+    predictions: np.ndarray
+    """``float[T, N]`` or ``float[T, N, C]``."""
+    labels: np.ndarray
+    """``float[T, N]``."""
+    weights: np.ndarray
+    """``float[T, N]``."""
+    counts: Any
+    """``int32[T]``: the examples of each task; None under jit for all."""
+    keys: Mapping[str, np.ndarray]
+    """``int64[T, N]`` each."""
+
+    def of_tasks(self, tasks: slice) -> "Inputs":
+        """Those of some tasks."""
+        keys = {name: key[tasks] for name, key in self.keys.items()}
+        predictions, labels, weights, counts = (x[tasks] for x in self[:4])
+        return Inputs(predictions, labels, weights, counts, keys)
+
+    def batch(self) -> Batch:
+        """The examples as a `Batch`; in an x64 scope. No example is judged by its values."""
+        if self.counts is None:
+            mask = jnp.ones(self.labels.shape, bool)
+        else:
+            positions = jnp.arange(self.labels.shape[1], dtype=jnp.int32)
+            mask = positions[None] < self.counts[:, None]
+        keys = {
+            name: jnp.stack([(key >> 32).astype(jnp.int32), key.astype(jnp.int32)], axis=-1)
+            for name, key in self.keys.items()
+        }
+        arrays = [jnp.asarray(x) for x in (self.predictions, self.labels, self.weights)]
+        return Batch(arrays[0], arrays[1], arrays[2], mask, jnp.zeros_like(mask), keys)
+
+
+def padded_length(n: int) -> int:
+    """The length that ``n`` examples are padded to: one of few, as each is compiled anew.
+
+    A power of two from 64 to 1,024, and beyond at most 1/8 more than ``n``.
+    """
+    bits = (n - 1).bit_length()
+    step = 1 << (max(bits, 6) if bits <= 10 else bits - 4)
+    return -(-n // step) * step
+
+
+def padded(x: np.ndarray, length: int, dtype: Any = None) -> np.ndarray:
+    """``[T, N, ...]`` padded with zeros to ``[T, length, ...]``; see `padded_rows`."""
+    return padded_rows([(slice(None), x)], len(x), length, dtype)
+
+
+def padded_rows(
+    arrays: Sequence[tuple[slice, np.ndarray]], n_tasks: int, length: int, dtype: Any = None
+) -> np.ndarray:
+    """Arrays ``[t, n, ...]`` of some tasks each as one, zeros elsewhere, ``[T, length, ...]``.
+
+    One array of all tasks is not copied if it is as long, and of that dtype, already. Without a
+    ``dtype`` it is the one of float32 and float64 that holds all.
+    """
+    dtype = dtype or _float_type([x for _, x in arrays])
+    first = arrays[0][1]
+    shape = (n_tasks, length, *first.shape[2:])
+    if first.shape == shape and first.dtype == dtype:
+        return first
+    rows = np.zeros(shape, dtype)
+    for tasks, x in arrays:
+        rows[tasks, : x.shape[1]] = x
+    return rows
+
+
+def _float_type(arrays: Sequence[np.ndarray]) -> np.dtype:
+    is_single = all(x.dtype == np.float32 or x.dtype.itemsize == 1 for x in arrays)
+    return np.dtype(np.float32 if is_single else np.float64)
+
+
+def as_keys(x: Any) -> np.ndarray:
+    """Keys of any real dtype as ``int64``, equal where they are equal."""
+    keys = to_numpy(x)
+    whole = keys.astype(np.int64)
+    if keys.dtype.kind != "f":
+        return whole
+    # Other numbers by their bits, which are those of integers too large to be met.
+    return np.where(whole == keys, whole, keys.astype(np.float64).view(np.int64))
+
+
+_OF_ALL = "; of an array of all tasks, [N, T], pass each task its own column"
 
 
 class TaskBatch(NamedTuple):
@@ -23,62 +115,157 @@ class TaskBatch(NamedTuple):
     weights: Tensor | None
     """``[1, N]``; None for ones."""
 
+    @property
+    def tasks(self) -> slice:
+        """The tasks, as rows of all."""
+        return slice(self.first, self.first + shape_of(self.labels)[0])
+
+
+class Layout(NamedTuple):
+    """How the tasks of a metric come in; one pass can update metrics of one layout."""
+
+    tasks: tuple[str, ...]
+    is_fused: bool
+    needs_weight: bool
+    """Whether examples without a weight other than zero are left out."""
+
+    def batches(
+        self, predictions: Any, labels: Any, weights: Any, *, counted: bool = True
+    ) -> list[TaskBatch]:
+        """The examples of each task, or of all where fused, that has any.
+
+        Args:
+            predictions: arrays by task, or where fused one of all.
+            labels: likewise.
+            weights: likewise; None for ones.
+            counted: whether to leave out what does not count, for lack of a weight.
+
+        Raises:
+            ValueError: if an argument is not a dictionary, lacks a task that the predictions have,
+                or does not fit them in shape.
+        """
+        if self.is_fused:
+            batches = [fused(self.tasks, predictions, labels, weights)]
+        else:
+            for name, x in (("predictions", predictions), ("labels", labels), ("weights", weights)):
+                if not (isinstance(x, Mapping) or (x is None and name == "weights")):
+                    raise ValueError(
+                        f"{name}: expected a dictionary of arrays by task, got {type(x).__name__}; "
+                        "stacked arrays are for fused tasks"
+                    )
+            batches = [
+                _of_task(index, task, predictions[task], labels, weights)
+                for index, task in enumerate(self.tasks)
+                if task in predictions
+            ]
+        return [
+            batch
+            for batch in batches
+            if shape_of(batch.labels)[1]
+            and not (
+                counted
+                and self.needs_weight
+                and batch.weights is not None
+                and not np.any(to_numpy(batch.weights))
+            )
+        ]
+
+
+def _of_task(index: int, task: str, predictions: Any, labels: Any, weights: Any) -> TaskBatch:
+    for name, x in (("labels", labels), ("weights", weights)):
+        if x is not None and task not in x:
+            raise ValueError(f"{name}: expected an array for the task {task!r}, got none")
+    weight = None if weights is None else weights[task]
+    return _rows(index, 1, predictions, labels[task], weight, f" of task {task!r}")
+
 
 def shape_of(x: Any) -> tuple[int, ...]:
     """The shape of an array, or of what can become one."""
     return tuple(x.shape) if hasattr(x, "shape") else np.shape(x)
 
 
-def by_task(
-    tasks: Sequence[RecTaskInfo], predictions: Any, labels: Any, weights: Any
-) -> Iterator[TaskBatch]:
-    """The examples of each task that is in a batch and has any.
+def _transposed(name: str, shape: tuple[int, ...], n_tasks: int) -> str:
+    """What to do about an array ``[N, T, ...]`` in place of ``[T, N, ...]``; empty if it is none.
+
+    >>> _transposed("labels", (8, 2), 2)
+    '; that is [N, T], examples by tasks: pass its transpose, labels.T'
+    """
+    if len(shape) < 2 or shape[1] != n_tasks or shape[0] == n_tasks:
+        return ""
+    layout, by = ("[N, 1]", "") if n_tasks == 1 else ("[N, T]", ", examples by tasks")
+    swap = "T" if len(shape) == 2 else "swapaxes(0, 1)"
+    return f"; that is {layout}{by}: pass its transpose, {name}.{swap}"
+
+
+def of_tasks(predictions: Any, labels: Any, weights: Any, n_tasks: int) -> TaskBatch:
+    """The arguments of a computation's update, ``[n_tasks, N]`` each.
+
+    As the reference broadcasts them, ``[N]`` is taken for the only task; and beside an array of all
+    tasks, ``[N]`` and ``[1, N]`` are the same for each of them.
 
     Raises:
-        ValueError: if an argument is not a dictionary, lacks a task that the predictions have, or
-            does not fit them in shape.
+        ValueError: if a shape does not fit, or can be read in two ways.
     """
-    for name, x in (("predictions", predictions), ("labels", labels), ("weights", weights)):
-        if not (isinstance(x, Mapping) or (x is None and name == "weights")):
+    shape, of_labels = shape_of(predictions), shape_of(labels)
+    has_classes = len(shape) == 3 or (
+        n_tasks == 1 and of_labels == shape[:1] and shape not in (of_labels, (1, *of_labels))
+    )
+    classes = shape[-1:] if has_classes else ()
+    leads = {"predictions": shape[:-1] if has_classes else shape, "labels": of_labels}
+    if weights is not None:
+        leads["weights"] = shape_of(weights)
+    size = leads["predictions"][-1] if leads["predictions"] else 1
+    expected = (n_tasks, size)
+    # Beside as many tasks, a vector could be a number for each of them.
+    forms = [expected] if n_tasks == size > 1 else [expected, (1, size), (size,)]
+    for name, lead in leads.items():
+        if lead not in forms or (n_tasks > 1 and expected not in leads.values()):
+            given = shape if name == "predictions" else lead
+            wanted = f"[{n_tasks}, N]" if name == "predictions" else f"{expected}, [{n_tasks}, N]"
             raise ValueError(
-                f"{name}: expected a dictionary of arrays by task, got {type(x).__name__}; "
-                "stacked arrays are for fused tasks"
+                f"{name}: expected shape {wanted}, tasks by examples, beside predictions {shape}; "
+                f"got {given}{_transposed(name, given, n_tasks)}"
             )
-    for index, task in enumerate(tasks):
-        if task.name not in predictions:
-            continue
-        for name, x in (("labels", labels), ("weights", weights)):
-            if x is not None and task.name not in x:
-                raise ValueError(f"{name}: expected an array for the task {task.name!r}, got none")
-        of_task = predictions[task.name], labels[task.name]
-        weight = None if weights is None else weights[task.name]
-        batch = _flat(task.name, *of_task, weight)
-        if batch is not None:
-            yield TaskBatch(index, *batch)
+    return TaskBatch(
+        0,
+        _broadcast(predictions, (*expected, *classes)),
+        _broadcast(labels, expected),
+        None if weights is None else _broadcast(weights, expected),
+    )
 
 
-def _flat(task: str, predictions: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any] | None:
-    """The arrays of a task with one leading axis of size 1; None if they are empty."""
+def _broadcast(x: Any, shape: tuple[int, ...]) -> Any:
+    if shape_of(x) == shape:
+        return x
+    if math.prod(shape_of(x)) == math.prod(shape):
+        return _reshaped(x, shape)
+    return np.broadcast_to(to_numpy(x), shape)
+
+
+def _rows(
+    first: int, n_rows: int, predictions: Any, labels: Any, weights: Any, of_task: str = ""
+) -> TaskBatch:
+    """Arrays as ``[n_rows, N]``, with classes ``[n_rows, N, C]``, of the tasks from the first."""
     shape, of_labels = shape_of(predictions), shape_of(labels)
     classes = shape[-1:] if len(shape) == len(of_labels) + 1 else ()
-    size = math.prod(shape) // max(math.prod(classes), 1)
-    fits = size == math.prod(of_labels) and len(shape) - len(of_labels) in (0, 1)
-    if not fits:
+    size, rest = divmod(math.prod(of_labels), n_rows)
+    fits = math.prod(shape) == n_rows * size * math.prod(classes) and not rest
+    hint = _OF_ALL if of_task else f"; expected are {n_rows} tasks by examples, [{n_rows}, N]"
+    if not fits or len(shape) - len(of_labels) not in (0, 1):
         raise ValueError(
-            f"labels of task {task!r}: expected the shape of the predictions, {shape}, less the "
-            f"axis of classes if there is one; got {of_labels}"
+            f"labels{of_task}: expected the shape of the predictions, {shape}, less the axis of "
+            f"classes if there is one; got {of_labels}{hint}"
         )
-    if weights is not None and math.prod(shape_of(weights)) != size:
+    if weights is not None and math.prod(shape_of(weights)) != n_rows * size:
         raise ValueError(
-            f"weights of task {task!r}: expected the shape of the labels, {of_labels}, "
-            f"got {shape_of(weights)}"
+            f"weights{of_task}: expected the shape of the labels, {of_labels}, "
+            f"got {shape_of(weights)}{hint}"
         )
-    if size == 0:
-        return None
-    return (
-        _reshaped(predictions, (1, size, *classes)),
-        _reshaped(labels, (1, size)),
-        None if weights is None else _reshaped(weights, (1, size)),
+    return TaskBatch(
+        first,
+        _reshaped(predictions, (n_rows, size, *classes)),
+        _reshaped(labels, (n_rows, size)),
+        None if weights is None else _reshaped(weights, (n_rows, size)),
     )
 
 
@@ -86,36 +273,24 @@ def _reshaped(x: Any, shape: tuple[int, ...]) -> Any:
     return x.reshape(shape) if hasattr(x, "reshape") else np.reshape(x, shape)
 
 
-def fused(tasks: Sequence[RecTaskInfo], predictions: Any, labels: Any, weights: Any) -> TaskBatch:
+def fused(names: Sequence[str], predictions: Any, labels: Any, weights: Any) -> TaskBatch:
     """The examples of all tasks, ``[T, N]``, from dictionaries or stacked arrays.
 
     Raises:
         ValueError: if a task is missing, tasks differ in their number of examples, or shapes do
             not fit.
     """
-    names = [task.name for task in tasks]
+    n_tasks = len(names)
     predictions = _stacked("predictions", names, predictions)
     labels = _stacked("labels", names, labels)
     weights = None if weights is None else _stacked("weights", names, weights)
-    n_tasks, shape, of_labels = len(names), shape_of(predictions), shape_of(labels)
-    classes = shape[-1:] if len(shape) == len(of_labels) + 1 else ()
-    per_task, rest = divmod(math.prod(of_labels), n_tasks)
-    expected = n_tasks * per_task * math.prod(classes)
-    if rest or math.prod(shape) != expected:
-        raise ValueError(
-            f"predictions and labels: expected shapes ({n_tasks} tasks, N) and, with classes, "
-            f"({n_tasks}, N, C), got {shape} and {of_labels}"
-        )
-    if weights is not None and math.prod(shape_of(weights)) != n_tasks * per_task:
-        raise ValueError(
-            f"weights: expected the shape of the labels, {of_labels}, got {shape_of(weights)}"
-        )
-    return TaskBatch(
-        0,
-        _reshaped(predictions, (n_tasks, per_task, *classes)),
-        _reshaped(labels, (n_tasks, per_task)),
-        None if weights is None else _reshaped(weights, (n_tasks, per_task)),
-    )
+    # Scores of classes, all tasks in a row, may have as many classes as there are tasks.
+    is_flat = len(shape_of(predictions)) == 2 and len(shape_of(labels)) == 1
+    for name, x in (("predictions", predictions), ("labels", labels), ("weights", weights)):
+        hint = _transposed(name, shape_of(x), n_tasks) if n_tasks > 1 and x is not None else ""
+        if hint and not (is_flat and name == "predictions"):
+            raise ValueError(f"{name}: expected shape [{n_tasks}, N], got {shape_of(x)}{hint}")
+    return _rows(0, n_tasks, predictions, labels, weights)
 
 
 def _stacked(name: str, tasks: Sequence[str], x: Any) -> Tensor:
@@ -176,57 +351,38 @@ def host_inputs(
     Raises:
         ValueError: if a further array does not fit the labels.
     """
-    if len(batches) == 1 and n_tasks == shape_of(batches[0].labels)[0]:
-        return _inputs_of(batches[0], required_inputs, needed)
-    none = np.zeros(0, np.float32)
-    predictions, labels, weights = ([none] * n_tasks for _ in range(3))
-    keys = {name: [none] * n_tasks for name in needed}
     counts = np.zeros(n_tasks, np.int32)
     for batch in batches:
-        of_labels = to_numpy(batch.labels)
-        size = of_labels.shape[1]
-        rows = slice(batch.first, batch.first + len(of_labels))
-        counts[rows] = size
-        labels[rows] = of_labels
-        predictions[rows] = to_numpy(batch.predictions)
-        ones = [np.ones(size, np.float32)] * len(of_labels)
-        weights[rows] = ones if batch.weights is None else to_numpy(batch.weights)
-        for name in needed:
-            keys[name][rows] = _keys(name, required_inputs[name], of_labels.shape)
-    length = padded_length(int(counts.max()))
-    p, y, w = (stacked(rows, length) for rows in (predictions, labels, weights))
+        counts[batch.tasks] = shape_of(batch.labels)[1]
+    length = padded_length(int(counts.max(initial=0)))
+
+    def rows(of: Callable[[TaskBatch], np.ndarray], dtype: Any = None) -> np.ndarray:
+        return padded_rows([(b.tasks, of(b)) for b in batches], n_tasks, length, dtype)
+
     return Inputs(
-        p,
-        y,
-        w,
+        rows(lambda batch: to_numpy(batch.predictions)),
+        rows(lambda batch: to_numpy(batch.labels)),
+        rows(_weights),
         counts,
-        {name: stacked(rows, length, np.int64) for name, rows in keys.items()},
-    )
-
-
-def _inputs_of(
-    batch: TaskBatch, required_inputs: Mapping[str, Any], needed: Sequence[str]
-) -> Inputs:
-    """A batch with all tasks as inputs, without a copy where it need not be padded."""
-    labels = to_numpy(batch.labels)
-    weights = np.ones(labels.shape, np.float32) if batch.weights is None else batch.weights
-    n_tasks, size = labels.shape
-    length = padded_length(size)
-    return Inputs(
-        padded(to_numpy(batch.predictions), length),
-        padded(labels, length),
-        padded(to_numpy(weights), length),
-        np.full(n_tasks, size, np.int32),
         {
-            name: padded(_keys(name, required_inputs[name], labels.shape), length, np.int64)
-            for name in needed
+            name: rows(lambda b, x=x, n=name: _keys(n, x, shape_of(b.labels)), np.int64)
+            for name, x in required_inputs.items()
+            if name in needed
         },
     )
+
+
+def _weights(batch: TaskBatch) -> np.ndarray:
+    if batch.weights is None:
+        return np.ones(shape_of(batch.labels), np.float32)
+    return to_numpy(batch.weights)
 
 
 def _keys(name: str, x: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Keys for tasks of one number of examples: of each, or for all tasks or examples the same."""
     keys = as_keys(x)
+    if shape[0] > 1 and (hint := _transposed(name, keys.shape, shape[0])):
+        raise ValueError(f"{name}: expected shape {shape}, as the labels, got {keys.shape}{hint}")
     if keys.size not in (1, shape[1], shape[0] * shape[1]):
         raise ValueError(
             f"{name}: expected 1, {shape[1]} or {shape} numbers, as there are labels, "

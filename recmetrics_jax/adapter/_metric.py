@@ -1,33 +1,18 @@
 """`RecMetric`: a metric of several tasks, by key."""
 
 import abc
+import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
-from recmetrics_jax.adapter._computation import (
-    HAS_VALID_UPDATE,
-    RecMetricComputation,
-)
-from recmetrics_jax.adapter._declared import Declaration, Shared
-from recmetrics_jax.adapter._inputs import (
-    TaskBatch,
-    by_task,
-    fused,
-    ones_like,
-    required_for,
-    shape_of,
-)
-from recmetrics_jax.adapter._module import Module, ModuleList
+from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation, planned
+from recmetrics_jax.adapter._inputs import Layout, TaskBatch, ones_like, required_for, shape_of
+from recmetrics_jax.adapter._module import Module, ModuleList, is_standard, standard
+from recmetrics_jax.adapter._passes import Passes
 from recmetrics_jax.adapter._pending import arrays_in, concatenated, kept
-from recmetrics_jax.adapter._reports import MetricComputationReport, reports_of
-from recmetrics_jax.adapter._states import (
-    all_or_nothing,
-    merge_states,
-    synced,
-)
+from recmetrics_jax.adapter._states import all_or_nothing, merge_states, synced
 from recmetrics_jax.adapter._tensors import (
     NATIVE,
     Kind,
@@ -36,15 +21,10 @@ from recmetrics_jax.adapter._tensors import (
     kind_of,
     nbytes,
     no_grad,
-    to_numpy,
     zeros_like,
 )
-from recmetrics_jax.adapter._updates import flag_valid, planned
 from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo
-from recmetrics_jax.adapter.metrics_namespace import (
-    MetricNamespaceBase,
-    compose_metric_key,
-)
+from recmetrics_jax.adapter.metrics_namespace import MetricNamespaceBase, compose_metric_key
 
 RecModelOutput = Tensor | dict[str, Tensor]
 
@@ -128,9 +108,10 @@ class RecMetric(Module, abc.ABC):
         self._compute_on_all_ranks = compute_on_all_ranks
         self._kind: Kind = NATIVE
         self._pending: list[dict[str, Any]] = []
-        self._shared: dict[tuple[Declaration, ...], Shared] = {}
+        self._passes = Passes()
         self._required_inputs: set[str] = set()
-        self._metrics_computations = ModuleList()
+        self.layout = Layout(tuple(t.name for t in tasks), self._is_fused, should_validate_update)
+        self._metrics_computations: ModuleList[RecMetricComputation] = ModuleList()
         options = {name: kwargs[name] for name in kwargs if name not in _IGNORED_OPTIONS}
         for of_computation in [tasks] if self._is_fused else tasks:
             computation = self._computation_class(
@@ -149,10 +130,9 @@ class RecMetric(Module, abc.ABC):
             )
             self._metrics_computations.append(computation)
             self._required_inputs |= self._get_task_required_inputs(of_computation)
-            if computation._declaration is not None:
-                self._required_inputs.update(computation._declaration.keys)
-        # Whether computations update as their factories say, and so can share the work.
-        self._is_declared = all(c._is_declared() for c in self._metrics_computations)
+            if isinstance(computation, DeclaredComputation):
+                computation.declare_window(window_size)
+                self._required_inputs.update(computation.declaration.keys)
 
     def _get_task_kwargs(self, task_config: RecTaskInfo | list[RecTaskInfo]) -> dict[str, Any]:
         """Options of the computation of a task, or of all where they are fused."""
@@ -162,6 +142,7 @@ class RecMetric(Module, abc.ABC):
         """The names of further arrays that a task, or all where they are fused, need."""
         return set()
 
+    @standard
     def update(
         self,
         *,
@@ -185,39 +166,38 @@ class RecMetric(Module, abc.ABC):
             ValueError: if shapes do not fit. Either way no state has changed.
         """
         batch = {"predictions": predictions, "labels": labels, "weights": weights, **kwargs}
-        self._note_kind(predictions)
+        self.note_kind(predictions)
         with no_grad():
             if self._fused_update_limit > 0:
                 self._check(batch)
                 self._pending.append(kept(batch))
                 if len(self._pending) >= self._fused_update_limit:
-                    self._flush()
+                    self.flush()
             else:
                 self._update(**batch)
 
     def _check(self, batch: Mapping[str, Any]) -> None:
         """Raises what taking in the batch would raise, before it is kept."""
-        batches = self._batches(batch["predictions"], batch["labels"], batch["weights"])
-        for of_task in batches:
-            computation = self._metrics_computations[of_task.first]
-            if computation._is_declared():
-                given = batch.get("required_inputs") or {}
-                computation._check_given(of_task.predictions, True, given)
+        arrays = (batch[name] for name in ("predictions", "labels", "weights"))
+        batches = self.layout.batches(*arrays, counted=False)
+        for computation, of_task in self.declared_targets(batches) or ():
+            computation.check_update(of_task, batch.get("required_inputs") or {})
 
-    def _note_kind(self, predictions: RecModelOutput) -> None:
+    def note_kind(self, predictions: RecModelOutput) -> None:
         """Remembers whose arrays come in: values go out alike."""
         if isinstance(predictions, Mapping):
             predictions = next(iter(predictions.values()), None)
         if predictions is not None and (kind := kind_of(predictions)) != self._kind:
             self._kind = kind
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Takes in the batches that were kept, as one."""
         if self._pending:
             pending, self._pending = self._pending, []
             with no_grad():
                 self._update(**concatenated(pending))
 
+    @standard
     def _update(
         self,
         *,
@@ -226,25 +206,29 @@ class RecMetric(Module, abc.ABC):
         weights: RecModelOutput | None,
         **kwargs: Any,
     ) -> None:
-        batches = self._valid(self._batches(predictions, labels, weights))
-        if self._is_declared:
-            planned([self], batches, kwargs.get("required_inputs") or {}, self._shared)()
+        batches = self.layout.batches(predictions, labels, weights)
+        targets = self.declared_targets(batches)
+        if targets is not None:
+            required_inputs = kwargs.get("required_inputs") or {}
+            planned(self._passes, targets, required_inputs, len(self._tasks))()
             return
-        with all_or_nothing(list(self._metrics_computations)):
+        with all_or_nothing(self.computations):
             for batch in batches:
                 self._update_computation(batch, kwargs)
 
-    def _batches(self, predictions: Any, labels: Any, weights: Any) -> list[TaskBatch]:
-        if self._is_fused:
-            batch = fused(self._tasks, predictions, labels, weights)
-            return [batch] if shape_of(batch.labels)[1] else []
-        return list(by_task(self._tasks, predictions, labels, weights))
-
-    def _valid(self, batches: Iterable[TaskBatch]) -> list[TaskBatch]:
-        """Those that count: with validation, only those with a weight other than zero."""
-        if not self._should_validate_update:
-            return list(batches)
-        return [b for b in batches if b.weights is None or np.any(to_numpy(b.weights))]
+    def declared_targets(
+        self, batches: Sequence[TaskBatch]
+    ) -> list[tuple[DeclaredComputation, TaskBatch]] | None:
+        """The computation of each batch; None if one does not update as a factory says."""
+        targets = []
+        for batch in batches:
+            computation = self._metrics_computations[batch.first]
+            if not isinstance(computation, DeclaredComputation):
+                return None
+            if not is_standard(computation.update):
+                return None
+            targets.append((computation, batch))
+        return targets
 
     def _update_computation(self, batch: TaskBatch, kwargs: Mapping[str, Any]) -> None:
         """An update by the computation's own method, as a user may have written it."""
@@ -264,64 +248,64 @@ class RecMetric(Module, abc.ABC):
             ),
             **arguments,
         )
-        flag_valid(computation, batch)
+        computation.note_valid(batch.weights)
 
-    def _shares_updates_with(self, other: "RecMetric") -> bool:
-        """Whether one pass over a batch can serve both."""
-        return (
-            self._is_fused == other._is_fused
-            and self._should_validate_update == other._should_validate_update
-            and (self._tasks is other._tasks or self._tasks == other._tasks)
-        )
+    def is_updated_by_passes(self) -> bool:
+        """Whether `update` is that of this class, at once: one pass can serve others beside it."""
+        return self._fused_update_limit == 0 and is_standard(self.update, self._update)
 
-    def _updates_as_declared(self) -> bool:
-        """Whether `update` is that of this class, at once, over factories."""
-        return (
-            type(self).update is RecMetric.update
-            and "update" not in vars(self)
-            and type(self)._update is RecMetric._update
-            and self._fused_update_limit == 0
-            and self._is_declared
-        )
-
+    @standard
     def compute(self) -> dict[str, Tensor]:
-        """The values of all ranks together; all ranks must call.
+        """The values of all ranks; all ranks must call.
 
         Returns:
             Values by key, ``<namespace>-<task>|<prefix>_<name>``: float64, of shape ``[1]``, or
             ``[]`` where tasks are fused. On ranks other than 0 nothing, unless
             ``compute_on_all_ranks``.
         """
-        with synced(self._prepared()):
-            return self._global_values()
+        with synced(self.prepared()):
+            return self.global_values()
 
-    def _global_values(self) -> dict[str, Tensor]:
+    def global_values(self) -> dict[str, Tensor]:
+        """What `compute` gives, where the states are those of all ranks."""
         leads = self._my_rank == 0 or self._compute_on_all_ranks
         return self._values("") if leads else {}
 
     def local_compute(self) -> dict[str, Tensor]:
         """The values of this rank alone, by keys with ``local_`` in them."""
-        self._prepared()
+        self.prepared()
         return self._values("local_")
 
-    def _prepared(self) -> list[RecMetricComputation]:
+    @property
+    def computations(self) -> list[RecMetricComputation]:
+        """The computations: one of each task, or one of all."""
+        return list(self._metrics_computations)
+
+    @contextlib.contextmanager
+    def updating(self) -> Iterator[None]:
+        """A scope that leaves the metric as it was, with the batches that wait, if it fails."""
+        pending = list(self._pending)
+        try:
+            with all_or_nothing(self.computations):
+                yield
+        except BaseException:
+            self._pending = pending
+            raise
+
+    def prepared(self) -> list[RecMetricComputation]:
         """The computations, ready to compute."""
-        self._flush()
+        self.flush()
         for computation in self._metrics_computations:
             computation.pre_compute()
-        return list(self._metrics_computations)
+        return self.computations
 
     def _values(self, scope: str) -> dict[str, Tensor]:
         """The values of the states as they are, by keys with ``scope`` in them."""
-        computations = list(self._metrics_computations)
-        is_one = len({c._declaration for c in computations}) == 1
         with no_grad():
-            if is_one and all(c._computes_as_declared() for c in computations):
-                reports = reports_of(computations)
-            else:
-                reports = [
-                    computation._reports(is_local=bool(scope)) for computation in computations
-                ]
+            reports = DeclaredComputation.joint_reports(self.computations)
+            if reports is None:
+                is_local = bool(scope)
+                reports = [each.prepared_reports(is_local=is_local) for each in self.computations]
         values = {}
         for task, report, value in self._by_task(reports):
             key = compose_metric_key(
@@ -339,16 +323,11 @@ class RecMetric(Module, abc.ABC):
     ) -> Iterator[tuple[RecTaskInfo, MetricComputationReport, Tensor]]:
         """The reports taken apart by task, zero for tasks without a valid update."""
         for i, computation in enumerate(self._metrics_computations):
-            flags = getattr(computation, HAS_VALID_UPDATE, None)
             for report in reports[i]:
-                if not self._is_fused:
-                    is_valid = flags is None or bool(flags[0])
-                    value = report.value if is_valid else zeros_like(report.value)
-                    yield self._tasks[i], report, value
-                    continue
-                for t, (task, value) in enumerate(zip(self._tasks, report.value, strict=False)):
-                    is_valid = flags is None or bool(flags[t])
-                    yield task, report, value if is_valid else zeros_like(value)
+                values = report.value if self._is_fused else [report.value]
+                tasks = self._tasks if self._is_fused else [self._tasks[i]]
+                for t, (task, value) in enumerate(zip(tasks, values, strict=False)):
+                    yield task, report, value if computation.is_valid(t) else zeros_like(value)
 
     def _converted(self, value: Any) -> Tensor:
         return as_kind(value, self._kind) if hasattr(value, "dtype") else value
@@ -360,13 +339,13 @@ class RecMetric(Module, abc.ABC):
             computation.reset()
 
     def sync(self) -> None:
-        """Replaces the states by those of all ranks together, until `unsync`; all must call.
+        """Replaces the states by those of all ranks, until `unsync`; all must call.
 
         Raises:
             RecMetricException: if they are already.
         """
-        self._flush()
-        merge_states(list(self._metrics_computations))
+        self.flush()
+        merge_states(self.computations)
 
     def unsync(self) -> None:
         """Restores the states of this rank, if `sync` replaced them."""
@@ -377,17 +356,18 @@ class RecMetric(Module, abc.ABC):
         """The names of the further arrays that `update` needs in ``required_inputs``."""
         return self._required_inputs
 
+    @standard
     def get_memory_usage(self) -> dict[Any, int]:
         """The bytes of each array that the metric holds, by array (without torch, by ``id``)."""
-        held = [x for c in self._metrics_computations for x in c._tensors()]
+        held = [x for computation in self.computations for x in computation.held_tensors()]
         held += (x for batch in self._pending for x in arrays_in(batch))
         return {x if kind_of(x) == "torch" else id(x): nbytes(x) for x in held}
 
-    def _nbytes(self) -> int:
+    def held_bytes(self) -> int:
         """The sum of `get_memory_usage`, counted faster."""
-        if type(self).get_memory_usage is not RecMetric.get_memory_usage:
+        if not is_standard(self.get_memory_usage):
             return sum(self.get_memory_usage().values())
-        return sum(c._nbytes() for c in self._metrics_computations) + nbytes(self._pending)
+        return sum(c.held_bytes() for c in self._metrics_computations) + nbytes(self._pending)
 
     def state_dict(
         self,
@@ -396,5 +376,5 @@ class RecMetric(Module, abc.ABC):
         keep_vars: bool = False,
     ) -> dict[str, Tensor]:
         """The persistent states, copied, as ``<prefix>_metrics_computations.<i>.<state>``."""
-        self._flush()
+        self.flush()
         return super().state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)

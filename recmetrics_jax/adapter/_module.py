@@ -3,12 +3,38 @@
 Which of the two depends on whether torch is installed, never on the order of imports.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from recmetrics_jax.adapter._tensors import torch
+
+F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M")
+
+
+def standard(method: F) -> F:
+    """Marks a method whose work may be done for several objects at once, without calling it.
+
+    What a user writes in its place, in a subclass or on an object, has no mark, and is called.
+
+    >>> class Ours:
+    ...     @standard
+    ...     def update(self): ...
+    >>> class Theirs(Ours):
+    ...     def update(self): ...
+    >>> is_standard(Ours().update), is_standard(Theirs().update)
+    (True, False)
+    """
+    vars(method)["is_standard"] = True
+    return method
+
+
+def is_standard(*methods: Callable[..., Any]) -> bool:
+    """Whether all methods are those that `standard` has marked."""
+    return all(getattr(method, "is_standard", False) for method in methods)
+
 
 if torch is not None and not TYPE_CHECKING:
     Module = torch.nn.Module
@@ -127,18 +153,18 @@ else:
         def _persistent_buffers(self) -> list[str]:
             return [name for name in self._buffers if name not in self._non_persistent_buffers_set]
 
-    class ModuleList(Module):
+    class ModuleList(Module, Generic[M]):
         """What the adapter needs of ``torch.nn.ModuleList``."""
 
-        def __init__(self, modules: Iterable[Module] = ()) -> None:
+        def __init__(self, modules: Iterable[M] = ()) -> None:
             super().__init__()
-            self._modules_in_order = list(modules)
+            self._modules_in_order: list[M] = list(modules)
 
-        def named_children(self) -> Iterator[tuple[str, Module]]:
+        def named_children(self) -> Iterator[tuple[str, Any]]:
             """The modules by position."""
             return ((str(i), module) for i, module in enumerate(self._modules_in_order))
 
-        def append(self, module: Module) -> "ModuleList":
+        def append(self, module: M) -> "ModuleList[M]":
             """Adds a module at the end."""
             self._modules_in_order.append(module)
             return self
@@ -146,8 +172,8 @@ else:
         def __len__(self) -> int:
             return len(self._modules_in_order)
 
-        def __getitem__(self, index: int) -> Any:
+        def __getitem__(self, index: int) -> M:
             return self._modules_in_order[index]
 
-        def __iter__(self) -> Iterator[Any]:
+        def __iter__(self) -> Iterator[M]:
             return iter(self._modules_in_order)

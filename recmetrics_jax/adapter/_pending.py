@@ -45,14 +45,14 @@ def concatenated(batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: _joined([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def _joined(parts: Sequence[Any]) -> Any:
+def _joined(arrays: Sequence[Any]) -> Any:
     """Arrays, or arrays by name, one after another; None if there are none."""
-    if parts[0] is None:
+    if arrays[0] is None:
         return None
-    if isinstance(parts[0], Mapping):
-        names = dict.fromkeys(name for part in parts for name in part)
-        return {name: _joined([part[name] for part in parts if name in part]) for name in names}
-    return concatenate(parts, axis=0)
+    if isinstance(arrays[0], Mapping):
+        names = dict.fromkeys(name for by_name in arrays for name in by_name)
+        return {name: _joined([x[name] for x in arrays if name in x]) for name in names}
+    return concatenate(arrays, axis=0)
 
 
 def _weights_of(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,13 +37,6 @@ class States(Module):
         process_group: the ranks to merge with; None for all.
     """
 
-    _keeps_samples = False
-    """Whether the states that are lists hold ``_num_samples`` examples."""
-    _has_fixed_dtypes = False
-    """Whether states keep the dtype of their default, whatever is loaded."""
-    _is_guarded = False
-    """Whether a scope of `all_or_nothing` is open."""
-
     def __init__(self, window_size: int, process_group: Any) -> None:
         super().__init__()
         self._window_size = window_size
@@ -51,10 +44,11 @@ class States(Module):
         self._batch_window_buffers: Any = {} if window_size > 0 else None
         self._defaults: dict[str, Any] = {}
         self._persistent: dict[str, bool] = {}
-        self._reductions: dict[str, Callable[[Any], Any] | None] = {}
+        self._reductions: dict[str, str | Callable[[Any], Any] | None] = {}
         self._is_synced = False
         self._to_sync = True
         self._cache: dict[str, Any] = {}
+        self._is_updating = False
         self._num_samples = 0
 
     def _add_state(self, name: str, default: Any, add_window_state: bool, **kwargs: Any) -> None:
@@ -103,24 +97,30 @@ class States(Module):
         """
         if not name.isidentifier():
             raise ValueError(f"name: expected a valid name of an attribute, got {name!r}")
-        if not (dist_reduce_fx is None or callable(dist_reduce_fx)):
-            if dist_reduce_fx not in _REDUCTIONS:
-                raise ValueError(
-                    f"dist_reduce_fx: expected one of {sorted(_REDUCTIONS)}, a function or None, "
-                    f"got {dist_reduce_fx!r}"
-                )
-            dist_reduce_fx = _REDUCTIONS[dist_reduce_fx]
+        is_known = dist_reduce_fx is None or callable(dist_reduce_fx)
+        if not is_known and dist_reduce_fx not in _REDUCTIONS:
+            raise ValueError(
+                f"dist_reduce_fx: expected one of {sorted(_REDUCTIONS)}, a function or None, "
+                f"got {dist_reduce_fx!r}"
+            )
         self._defaults[name] = _copied(default)
         self._persistent[name] = persistent
         self._reductions[name] = dist_reduce_fx
         setattr(self, name, _copied(default))
 
     def __getattr__(self, name: str) -> Any:
-        # A window is added up when it is asked for, not in every update.
+        """The window of a state, which is added up when it is asked for, not in every update.
+
+        From then on it is an attribute, as it may be written to, until the next contribution::
+
+            states.__dict__                                  # {"total": 3.0, ...}
+            states.window_total                              # added up here
+            states.__dict__                                  # {"total": 3.0, "window_total": 3.0}
+            states._aggregate_window_state("total", 4.0, 1)  # takes it out of __dict__ again
+        """
         buffers = self.__dict__.get("_batch_window_buffers")
         if buffers and name in buffers:
-            total = buffers[name].total()
-            self.__dict__[name] = copy(self._defaults[name]) if total is None else total
+            self.__dict__[name] = buffers[name].total(self._defaults[name])
             return self.__dict__[name]
         return super().__getattr__(name)
 
@@ -141,9 +141,9 @@ class States(Module):
         """Adds what an update of ``num_samples`` examples contributes to the window of a state."""
         if self._batch_window_buffers is None:
             raise RuntimeError("Failed to aggregate window state: window metric is disabled.")
-        self._push(self.get_window_state_name(state_name), copy(state), num_samples)
-
-    def _push(self, window_name: str, contribution: Tensor, num_samples: int) -> None:
+        window_name = self.get_window_state_name(state_name)
+        kind = kind_of(self._defaults[window_name])
+        contribution = copy(state) if kind_of(state) == kind else as_kind(state, kind)
         self._batch_window_buffers[window_name].push(contribution, num_samples)
         self.__dict__.pop(window_name, None)
 
@@ -156,7 +156,7 @@ class States(Module):
             self._batch_window_buffers[name] = self._new_buffer()
 
     def sync(self) -> None:
-        """Replaces the states by those of all ranks together, until `unsync`; all must call.
+        """Replaces the states by those of all ranks, until `unsync`; all must call.
 
         Raises:
             RecMetricException: if they are already.
@@ -170,82 +170,101 @@ class States(Module):
             self._is_synced, self._cache = False, {}
 
     def _states(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self._defaults}
+        """All that is merged across ranks; of windows their sums."""
+        return {name: getattr(self, name) for name in (*self._defaults, "_num_samples")}
 
     def _set_states(self, states: Mapping[str, Any]) -> None:
         for name, state in states.items():
-            if name == "_num_samples":
-                self._num_samples = state
-            else:
-                setattr(self, name, state)
+            setattr(self, name, state)
 
-    def _has_samples(self) -> bool:
-        """Whether the lists hold examples: they have come in, or have been assigned."""
-        return self._num_samples > 0 or any(np.any(to_numpy(x)) for x in vars(self)["weights"])
-
-    def _payload(self) -> dict[str, Any]:
+    def payload_for_ranks(self) -> dict[str, Any]:
         """The states as they are sent to other ranks."""
-        payload = {
+        return {
             name: [to_numpy(x) for x in state] if isinstance(state, list) else to_numpy(state)
             for name, state in self._states().items()
         }
-        if self._keeps_samples and not self._has_samples():
-            payload |= {name: [] for name, state in payload.items() if isinstance(state, list)}
-        return payload | {"_num_samples": self._num_samples}
 
-    def _take_merged(self, payloads: Sequence[Mapping[str, Any]]) -> None:
-        """Takes over the states of all ranks, in order of rank."""
-        local = {**self._states(), "_num_samples": self._num_samples}
+    def take_merged(self, payloads: Sequence[Mapping[str, Any]]) -> None:
+        """Takes over the states of all ranks, in order of rank, until `unsync`."""
         merged = {name: self._merged(name, [p[name] for p in payloads]) for name in self._defaults}
-        self._cache, self._is_synced = local, True
-        self._set_states({**merged, "_num_samples": sum(p["_num_samples"] for p in payloads)})
+        merged["_num_samples"] = sum(int(payload["_num_samples"]) for payload in payloads)
+        self._cache, self._is_synced = self._states(), True
+        self._set_states(merged)
 
     def _merged(self, name: str, of_ranks: list[Any]) -> Any:
-        default, reduce = self._defaults[name], self._reductions[name]
+        default, fx = self._defaults[name], self._reductions[name]
+        reduce = _REDUCTIONS[fx] if isinstance(fx, str) else fx
         if isinstance(default, list):
             kind = kind_of(default[0]) if default else NATIVE
-            parts = [from_numpy(np.array(x), kind) for of_rank in of_ranks for x in of_rank]
-            return reduce(parts) if reduce is not None and parts else parts or _copied(default)
+            chunks = [from_numpy(np.array(x), kind) for of_rank in of_ranks for x in of_rank]
+            return reduce(chunks) if reduce is not None and chunks else chunks or _copied(default)
         local = getattr(self, name)
-        parts = [as_kind(x, kind_of(default)) for x in of_ranks]
+        arrays = [as_kind(x, kind_of(default)) for x in of_ranks]
         if kind_of(local) == "torch":  # bfloat16 has been sent as float32.
-            parts = [part.to(local.dtype) for part in parts]
-        return stack(parts) if reduce is None else reduce(stack(parts))
+            arrays = [array.to(local.dtype) for array in arrays]
+        return stack(arrays) if reduce is None else reduce(stack(arrays))
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the states are those of all ranks."""
+        return self._is_synced
+
+    @property
+    def to_merge(self) -> bool:
+        """Whether values want the states of all ranks, and these are not yet."""
+        return self._to_sync and not self._is_synced
 
     @contextlib.contextmanager
-    def _local_states(self) -> Iterator[None]:
+    def local_states(self) -> Iterator[None]:
         """A scope with the states of this rank in place, even where `sync` replaced them."""
         if not self._is_synced:
             yield
             return
-        merged = {**self._states(), "_num_samples": self._num_samples}
+        merged = self._states()
         self._set_states(self._cache)
         try:
             yield
         finally:
-            self._cache = {**self._states(), "_num_samples": self._num_samples}
+            self._cache = self._states()
             self._set_states(merged)
 
-    def _snapshot(self) -> dict[str, Any]:
-        """All that an update may change, to be put back by `_restore`."""
-        states = {
-            name: list(state) if isinstance(state, list) else copy(state)
-            for name, state in self._states().items()
-            if not (self._batch_window_buffers and name in self._batch_window_buffers)
-        }
-        windows = self._batch_window_buffers
-        return {
-            "states": {**states, "_num_samples": self._num_samples},
-            "windows": windows and {name: buffer.copy() for name, buffer in windows.items()},
-            "synced": (self._is_synced, dict(self._cache)),
-        }
+    @contextlib.contextmanager
+    def updating(self) -> Iterator[None]:
+        """A scope on the states of this rank, which are as they were if it fails.
 
-    def _restore(self, snapshot: Mapping[str, Any]) -> None:
-        for name in self._batch_window_buffers or ():
-            self.__dict__.pop(name, None)
-        self._set_states(snapshot["states"])
-        self._batch_window_buffers = snapshot["windows"]
-        self._is_synced, self._cache = snapshot["synced"]
+        Inside one, another is no scope of its own.
+        """
+        if self._is_updating:
+            yield
+            return
+        self._is_updating = True
+        try:
+            with self.local_states():
+                restore = self._restorer()
+                try:
+                    yield
+                except BaseException:
+                    restore()
+                    raise
+        finally:
+            self._is_updating = False
+
+    def _restorer(self) -> Callable[[], None]:
+        """A function that puts back all that an update may change."""
+        windows = self._batch_window_buffers
+        kept = windows and {name: buffer.copy() for name, buffer in windows.items()}
+        states: dict[str, Any] = {"_num_samples": self._num_samples}
+        for name in self._defaults.keys() - (windows or {}).keys():
+            state = getattr(self, name)
+            states[name] = list(state) if isinstance(state, list) else copy(state)
+
+        def restore() -> None:
+            self._batch_window_buffers = kept
+            for name in kept or ():
+                self.__dict__.pop(name, None)
+            self._set_states(states)
+
+        return restore
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -279,53 +298,55 @@ class States(Module):
                 error_msgs.append(
                     f"{key}: expected shape {np.shape(default)}, got {np.shape(state)}"
                 )
-            elif self._has_fixed_dtypes:
-                array = to_numpy(state).astype(to_numpy(default).dtype)
-                setattr(self, name, as_kind(array, kind_of(default)))
             else:
-                setattr(self, name, as_kind(state, kind_of(default)))
+                setattr(self, name, self.loaded_state(state, default))
 
-    def _tensors(self) -> Iterator[Tensor]:
+    def loaded_state(self, state: Any, default: Tensor) -> Tensor:
+        """A state of a state dict as it is taken over, in its own dtype."""
+        return as_kind(state, kind_of(default))
+
+    def held_tensors(self) -> Iterator[Tensor]:
         """All arrays that the computation holds, for counting their bytes."""
-        for held in (self._defaults.values(), self._states().values()):
-            for state in held:
+        for held in (self._defaults, self._states()):
+            for name in self._defaults:
+                state = held[name]
                 yield from state if isinstance(state, list) else [state]
         for buffer in (self._batch_window_buffers or {}).values():
             yield from buffer.buffers
 
-    def _nbytes(self) -> int:
+    def held_bytes(self) -> int:
         """The bytes of all these arrays, without going through each contribution to a window."""
         windows = self._batch_window_buffers or {}
         states = [x for name, x in self.__dict__.items() if name in self._defaults]
         total = sum(map(nbytes, (*self._defaults.values(), *states)))
         for name, buffer in windows.items():
-            size = nbytes(self._defaults[name])
-            total += size * (len(buffer.buffers) + (name not in self.__dict__))
+            total += nbytes(self._defaults[name]) * (name not in self.__dict__)
+            if buffer.buffers:  # All are of one size.
+                total += nbytes(buffer.buffers[-1]) * len(buffer.buffers)
         return total
 
 
+class Updated(Protocol):
+    """A computation, or a metric of some."""
+
+    def updating(self) -> contextlib.AbstractContextManager[None]:
+        """A scope that leaves it as it was if it fails."""
+        ...
+
+
 @contextlib.contextmanager
-def all_or_nothing(computations: Sequence[States]) -> Iterator[None]:
-    """A scope that leaves the states as they were if it fails."""
-    waiting = [computation for computation in computations if not computation._is_guarded]
-    snapshots = [computation._snapshot() for computation in waiting]
-    for computation in waiting:
-        computation._is_guarded = True
-    try:
+def all_or_nothing(of: Sequence[Updated]) -> Iterator[None]:
+    """A scope that leaves all as they were if it fails."""
+    with contextlib.ExitStack() as scopes:
+        for each in of:
+            scopes.enter_context(each.updating())
         yield
-    except BaseException:
-        for computation, snapshot in zip(waiting, snapshots, strict=True):
-            computation._restore(snapshot)
-        raise
-    finally:
-        for computation in waiting:
-            computation._is_guarded = False
 
 
 @contextlib.contextmanager
 def synced(computations: Sequence[States]) -> Iterator[None]:
-    """A scope in which computations hold the states of all ranks together."""
-    waiting = [c for c in computations if c._to_sync and not c._is_synced]
+    """A scope in which computations hold the states of all ranks."""
+    waiting = [computation for computation in computations if computation.to_merge]
     merge_states(waiting)
     try:
         yield
@@ -338,17 +359,16 @@ def merge_states(computations: Sequence[States]) -> None:
     """`States.sync` of several, in one exchange for each process group."""
     if not _distributed.is_distributed():
         return
-    for computation in computations:
-        if computation._is_synced:
-            raise RecMetricException("The Metric has already been synced.")
+    if any(computation.is_merged for computation in computations):
+        raise RecMetricException("The Metric has already been synced.")
     groups: dict[int, list[States]] = {}
     for computation in computations:
         groups.setdefault(id(computation.process_group), []).append(computation)
     for of_group in groups.values():
-        payload = [computation._payload() for computation in of_group]
+        payload = [computation.payload_for_ranks() for computation in of_group]
         gathered = _distributed.gather(payload, of_group[0].process_group)
         for i, computation in enumerate(of_group):
-            computation._take_merged([of_rank[i] for of_rank in gathered])
+            computation.take_merged([of_rank[i] for of_rank in gathered])
 
 
 def _copied(state: Any) -> Any:
@@ -360,31 +380,11 @@ def joined_samples(chunks: list[Tensor]) -> list[Tensor]:
     return [concatenate(chunks, axis=1)]
 
 
-def _cat(x: Any) -> Any:
-    # Of states that are no lists, the stack is left as it is, as in the reference.
-    return concatenate(x, axis=0) if isinstance(x, list) else x
-
-
-def _sum(x: Any) -> Any:
-    return x.sum(0)
-
-
-def _mean(x: Any) -> Any:
-    return x.mean(0)
-
-
-def _max(x: Any) -> Any:
-    return x.amax(0) if kind_of(x) == "torch" else x.max(0)
-
-
-def _min(x: Any) -> Any:
-    return x.amin(0) if kind_of(x) == "torch" else x.min(0)
-
-
 _REDUCTIONS: dict[str, Callable[[Any], Any]] = {
-    "cat": _cat,
-    "max": _max,
-    "mean": _mean,
-    "min": _min,
-    "sum": _sum,
+    # Of states that are no lists, the stack is left as it is, as in the reference.
+    "cat": lambda x: concatenate(x, axis=0) if isinstance(x, list) else x,
+    "max": lambda x: x.amax(0) if kind_of(x) == "torch" else x.max(0),
+    "mean": lambda x: x.mean(0),
+    "min": lambda x: x.amin(0) if kind_of(x) == "torch" else x.min(0),
+    "sum": lambda x: x.sum(0),
 }

@@ -3,11 +3,13 @@
 import contextlib
 import functools
 import importlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax._src import xla_bridge
 
 Kind = Literal["torch", "jax", "numpy"]
 Tensor = Any  # a torch.Tensor, a jax.Array or a np.ndarray
@@ -90,6 +92,21 @@ def copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone() if kind_of(tensor) == "torch" else np.array(tensor)
 
 
+def widened(x: Tensor) -> Tensor:
+    """Numbers as they are added up: floats in float64, whole numbers in int64."""
+    if kind_of(x) == "torch":
+        return x.double() if x.is_floating_point() else x
+    is_float = x.dtype.kind in "fV"  # V: bfloat16 and its like.
+    return x.astype(np.float64) if is_float else x
+
+
+def promoted(x: Tensor, *others: Tensor) -> Tensor:
+    """``x`` in the dtype that holds the numbers of all of the others, which are of its kind."""
+    if kind_of(x) == "torch":
+        return x.to(functools.reduce(torch.promote_types, (other.dtype for other in others)))
+    return x.astype(np.result_type(*(other.dtype for other in others)), copy=False)
+
+
 def zeros_like(x: Any) -> Tensor:
     """Zeros, of the shape, dtype and kind of ``x``."""
     return torch.zeros_like(x) if kind_of(x) == "torch" else np.zeros_like(x)
@@ -112,9 +129,37 @@ def _cpu() -> Any:
         return None
 
 
+def _jax_has_run() -> bool:
+    """Whether JAX has started its threads in this process."""
+    # No public name of JAX's tells without starting them.
+    return bool(getattr(xla_bridge, "backends_are_initialized", lambda: True)())
+
+
+def _note_fork() -> None:
+    global _lost_threads
+    _lost_threads = _lost_threads or _jax_has_run()
+
+
+_lost_threads = False
+"""Whether this process was forked from one in which JAX had run: it would wait for its threads."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
 @contextlib.contextmanager
 def float64_on_cpu() -> Iterator[None]:
-    """A scope in which JAX computes in float64, and on the CPU, where the states are."""
+    """A scope in which JAX computes in float64, and on the CPU, where the states are.
+
+    Raises:
+        RuntimeError: in a process that was forked from one in which JAX had run.
+    """
+    if _lost_threads:
+        raise RuntimeError(
+            "This process was forked from one that has used JAX, whose threads are not in it: "
+            "computing metrics here would never end. Start processes that compute by 'spawn': "
+            "multiprocessing.get_context('spawn'), or DataLoader(multiprocessing_context='spawn')"
+        )
     with jax.enable_x64(True), jax.default_device(_cpu()):
         yield
 

@@ -3,7 +3,7 @@
 from collections import deque
 from itertools import islice
 
-from recmetrics_jax.adapter._tensors import Tensor, copy, stack
+from recmetrics_jax.adapter._tensors import Tensor, copy, promoted, stack, widened
 
 
 class WindowBuffer:
@@ -12,7 +12,8 @@ class WindowBuffer:
     The newest contribution always counts. Nothing is ever subtracted from a sum, so neither
     rounding nor a NaN stays behind when a contribution leaves. Still nothing is added up twice as
     a rule: the oldest contributions are kept with the sums of what follows each (a queue made of
-    two stacks), and those since are added up when the sum is asked for.
+    two stacks), and those since are added up when the sum is asked for. Whatever the dtype of the
+    contributions, they are added up in float64 (integers in int64).
 
     Args:
         max_size: examples in the window.
@@ -60,21 +61,28 @@ class WindowBuffer:
             else:  # It may be in the sum of the rest, from which it cannot be taken.
                 self._sum_of_rest, self._summed = None, 0
 
-    def total(self) -> Tensor | None:
-        """The sum of the contributions, None if there are none."""
+    def total(self, state: Tensor) -> Tensor:
+        """The sum of the contributions, of a dtype that holds them and ``state``.
+
+        Args:
+            state: what it is the window of, as it is without contributions.
+        """
         if not self._buffers:
-            return None
+            return copy(state)
         if self._summed == 0:
-            from_newest = stack(list(reversed(self._buffers))).cumsum(0)
+            from_newest = widened(stack(list(reversed(self._buffers)))).cumsum(0)
             self._sums_from = list(from_newest)
         elif self._summed < len(self._buffers):
-            new = stack(list(islice(self._buffers, self._summed, None))).sum(0)
+            new = widened(stack(list(islice(self._buffers, self._summed, None)))).sum(0)
             self._sum_of_rest = new if self._sum_of_rest is None else self._sum_of_rest + new
         self._summed = len(self._buffers)
         if not self._sums_from:
-            return copy(self._sum_of_rest)
-        oldest = self._sums_from[-1]
-        return copy(oldest) if self._sum_of_rest is None else oldest + self._sum_of_rest
+            total = copy(self._sum_of_rest)
+        elif self._sum_of_rest is None:
+            total = copy(self._sums_from[-1])
+        else:
+            total = self._sums_from[-1] + self._sum_of_rest
+        return promoted(total, state, self._buffers[-1])
 
     def copy(self) -> "WindowBuffer":
         """A window of the same contributions."""
@@ -92,4 +100,4 @@ class WindowBuffer:
             size: the examples it is of.
         """
         self.push(copy(curr_state), size)
-        window_state[...] = self.total()
+        window_state[...] = self.total(window_state)

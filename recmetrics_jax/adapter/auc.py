@@ -2,7 +2,7 @@
 
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import area
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import GROUPING_KEYS as GROUPING_KEYS
 from recmetrics_jax.adapter._functions import LABELS as LABELS
 from recmetrics_jax.adapter._functions import PREDICTIONS as PREDICTIONS
@@ -92,7 +92,7 @@ def _auc(
     )
 
 
-class AUCMetricComputation(RecMetricComputation):
+class AUCMetricComputation(DeclaredComputation):
     """The newest examples, and AUC of them; see `recmetrics_jax.auc`.
 
     Args:
@@ -102,7 +102,7 @@ class AUCMetricComputation(RecMetricComputation):
         fused_update_limit: as in `RecMetric`.
 
     Raises:
-        RecMetricException: if groups are asked for together with a fused update.
+        RecMetricException: if groups are asked for along with a fused update.
     """
 
     _factory = staticmethod(_auc)

@@ -6,7 +6,7 @@ from recmetrics_jax._src import curves
 from recmetrics_jax._src.build import collection, sample_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import area, binned
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import GROUPING_KEYS as GROUPING_KEYS
 from recmetrics_jax.adapter._functions import LABELS as LABELS
 from recmetrics_jax.adapter._functions import PREDICTIONS as PREDICTIONS
@@ -102,7 +102,7 @@ def _auprc(
     return collection({"newest": newest, "lifetime": lifetime})
 
 
-class AUPRCMetricComputation(RecMetricComputation):
+class AUPRCMetricComputation(DeclaredComputation):
     """The newest examples, and AUPRC of them; see `recmetrics_jax.auprc`.
 
     Args:
@@ -114,7 +114,7 @@ class AUPRCMetricComputation(RecMetricComputation):
         max_prediction: the highest score of the last bin.
 
     Raises:
-        RecMetricException: if groups are asked for together with a fused update.
+        RecMetricException: if groups are asked for along with a fused update.
     """
 
     _factory = staticmethod(_auprc)

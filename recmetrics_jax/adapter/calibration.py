@@ -6,7 +6,7 @@ from typing import Any
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import rates
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
@@ -64,7 +64,7 @@ def _calibration(**options: Any) -> Metric:
     return sum_metric(rates.calibration_terms, _values, undefined=0.0, **options)
 
 
-class CalibrationMetricComputation(RecMetricComputation):
+class CalibrationMetricComputation(DeclaredComputation):
     """The states of calibration; see `recmetrics_jax.calibration`."""
 
     _factory = staticmethod(_calibration)

@@ -4,7 +4,7 @@ from typing import Any
 
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import rates
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
@@ -56,7 +56,7 @@ def _ctr(**options: Any) -> Metric:
     return rates.ctr(undefined=0.0, **options)
 
 
-class CTRMetricComputation(RecMetricComputation):
+class CTRMetricComputation(DeclaredComputation):
     """The states of CTR; see `recmetrics_jax.ctr`."""
 
     _factory = staticmethod(_ctr)

@@ -4,7 +4,7 @@ from typing import Any
 
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import regression
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
@@ -72,7 +72,7 @@ def _mae(**options: Any) -> Metric:
     return regression.mae(undefined=0.0, **options)
 
 
-class MAEMetricComputation(RecMetricComputation):
+class MAEMetricComputation(DeclaredComputation):
     """The states of MAE; see `recmetrics_jax.mae`."""
 
     _factory = staticmethod(_mae)

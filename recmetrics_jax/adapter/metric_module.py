@@ -190,7 +190,7 @@ class RecMetricModule(Module):
         return self.trained_batches % self.compute_interval_steps == 0
 
     def compute(self) -> MetricsResult:
-        """All values by key, of all ranks together; all ranks must call."""
+        """All values by key, of all ranks; all ranks must call."""
         self.compute_count += 1
         self.check_memory_usage(self.compute_count)
         values: MetricsResult = {}
@@ -233,7 +233,7 @@ class RecMetricModule(Module):
         self.min_compute_interval = self.max_compute_interval = DISABLED
 
     def sync(self) -> None:
-        """Replaces the states of metrics by those of all ranks together, until `unsync`.
+        """Replaces the states of metrics by those of all ranks, until `unsync`.
 
         To save a checkpoint: all ranks call this, rank 0 takes the state dict, all call `unsync`.
         To restore it: all ranks call `reset`, and rank 0 alone loads the state dict.
@@ -254,7 +254,7 @@ class RecMetricModule(Module):
 
     def get_memory_usage(self) -> int:
         """The bytes of all arrays that the metrics hold."""
-        return sum(metric._nbytes() for metric in self.rec_metrics.rec_metrics)
+        return sum(metric.held_bytes() for metric in self.rec_metrics.rec_metrics)
 
     def check_memory_usage(self, compute_count: int) -> None:
         """Warns if the metrics hold more memory than allowed, or grow.

@@ -8,7 +8,7 @@ from recmetrics_jax._src.base import Values
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import regression
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
@@ -143,7 +143,7 @@ def _all_values(sums: regression.RSquaredSums[jax.Array]) -> Values:
     return {**regression.mse_values(sums), **_r_squared_values(sums)}
 
 
-class MSEMetricComputation(RecMetricComputation):
+class MSEMetricComputation(DeclaredComputation):
     """The states of MSE; see `recmetrics_jax.mse`.
 
     Args:

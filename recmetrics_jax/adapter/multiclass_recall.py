@@ -8,7 +8,7 @@ import numpy as np
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import multiclass
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply, term_sums
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
@@ -92,7 +92,7 @@ def _multiclass_recall(*, number_of_classes: int, **options: Any) -> Metric:
     return sum_metric(terms, multiclass.multiclass_recall_values, **options)
 
 
-class MulticlassRecallMetricComputation(RecMetricComputation):
+class MulticlassRecallMetricComputation(DeclaredComputation):
     """The states of multiclass recall; see `recmetrics_jax.multiclass_recall`.
 
     Args:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from recmetrics_jax._src.metrics import ranking
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter.metrics_config import RecTaskInfo
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
 from recmetrics_jax.adapter.rec_metric import RecMetric
@@ -14,7 +14,7 @@ REQUIRED_INPUTS = "required_inputs"
 SESSION_KEY = "session_id"
 
 
-class NDCGComputation(RecMetricComputation):
+class NDCGComputation(DeclaredComputation):
     """The states of NDCG; see `recmetrics_jax.ndcg`.
 
     Args:

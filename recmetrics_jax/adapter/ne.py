@@ -12,7 +12,7 @@ from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import entropy
 from recmetrics_jax._src.terms import Term
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply, apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
@@ -145,7 +145,7 @@ def _ne_values(
     return values
 
 
-class NEMetricComputation(RecMetricComputation):
+class NEMetricComputation(DeclaredComputation):
     """The states of normalized entropy; see `recmetrics_jax.ne`.
 
     Args:

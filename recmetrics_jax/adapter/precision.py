@@ -5,7 +5,7 @@ from typing import Any
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import classification
 from recmetrics_jax._src.terms import Term
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
@@ -93,7 +93,7 @@ def _precision(*, threshold: float = 0.5, **options: Any) -> Metric:
     return classification.precision(threshold=threshold, undefined=0.0, **options)
 
 
-class PrecisionMetricComputation(RecMetricComputation):
+class PrecisionMetricComputation(DeclaredComputation):
     """The states of precision; see `recmetrics_jax.precision`.
 
     Args:

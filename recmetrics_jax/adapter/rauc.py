@@ -7,14 +7,14 @@ import numpy as np
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import pairwise
 from recmetrics_jax._src.pairs import count_pairs
-from recmetrics_jax.adapter._computation import RecMetricComputation
-from recmetrics_jax.adapter._examples import padded_length
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import GROUPING_KEYS as GROUPING_KEYS
 from recmetrics_jax.adapter._functions import LABELS as LABELS
 from recmetrics_jax.adapter._functions import PREDICTIONS as PREDICTIONS
 from recmetrics_jax.adapter._functions import REQUIRED_INPUTS as REQUIRED_INPUTS
 from recmetrics_jax.adapter._functions import WEIGHTS as WEIGHTS
 from recmetrics_jax.adapter._functions import check_fused_update, of_samples
+from recmetrics_jax.adapter._inputs import padded_length
 from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric
@@ -162,7 +162,7 @@ def _rauc(
     )
 
 
-class RAUCMetricComputation(RecMetricComputation):
+class RAUCMetricComputation(DeclaredComputation):
     """The newest examples, and RAUC of them; see `recmetrics_jax.rauc`.
 
     Args:
@@ -171,7 +171,7 @@ class RAUCMetricComputation(RecMetricComputation):
         fused_update_limit: as in `RecMetric`.
 
     Raises:
-        RecMetricException: if groups are asked for together with a fused update.
+        RecMetricException: if groups are asked for along with a fused update.
     """
 
     _factory = staticmethod(_rauc)

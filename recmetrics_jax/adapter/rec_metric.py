@@ -4,10 +4,9 @@ The class API of torchrec.metrics.rec_metric. Inputs may be arrays of torch, Num
 CPU, of any real dtype; they are never modified, nor is anything of them kept by reference.
 """
 
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
 from recmetrics_jax.adapter._metric import RecMetric, RecModelOutput
 from recmetrics_jax.adapter._metric_list import RecMetricList
-from recmetrics_jax.adapter._reports import MetricComputationReport
 from recmetrics_jax.adapter._states import MAX_BUFFER_COUNT, RecMetricException
 from recmetrics_jax.adapter._window import WindowBuffer
 from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo

@@ -1,7 +1,7 @@
 """Weighted average of the predictions; the class API of torchrec.metrics.weighted_avg."""
 
 from recmetrics_jax._src.metrics import rates
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply_to_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
@@ -32,7 +32,7 @@ def get_mean(value_sum: Tensor, num_samples: Tensor) -> Tensor:
     )
 
 
-class WeightedAvgMetricComputation(RecMetricComputation):
+class WeightedAvgMetricComputation(DeclaredComputation):
     """The states of the weighted average; see `recmetrics_jax.weighted_avg`."""
 
     _factory = staticmethod(rates.weighted_avg)

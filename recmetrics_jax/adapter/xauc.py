@@ -4,7 +4,7 @@ from typing import Any
 
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import pairwise
-from recmetrics_jax.adapter._computation import RecMetricComputation
+from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
@@ -86,7 +86,7 @@ def _xauc(**options: Any) -> Metric:
     return pairwise.xauc(undefined=0.0, **options)
 
 
-class XAUCMetricComputation(RecMetricComputation):
+class XAUCMetricComputation(DeclaredComputation):
     """The states of XAUC; see `recmetrics_jax.xauc`."""
 
     _factory = staticmethod(_xauc)

@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from recmetrics_jax.adapter import _distributed
 from recmetrics_jax.adapter._tensors import from_numpy, to_numpy, torch
@@ -87,8 +89,6 @@ def join_torch(rank: int, world: int, port: int) -> None:
 
 
 def join_jax(rank: int, world: int, port: int) -> None:
-    import jax
-
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"localhost:{port}", world, rank)
 
@@ -307,3 +307,64 @@ def test_groups_of_processes_exchange_once_each(one_rank, monkeypatch):
         )
     module.compute()
     assert groups == [None, pair]
+
+
+def test_payloads_are_sent_in_parts(monkeypatch):
+    """Two ranks, whose exchanges are made by hand: no array is longer than a part."""
+    payloads = [{"x": np.arange(100.0)}, {"x": np.arange(3.0)}]
+    data = [np.frombuffer(pickle.dumps(payload), np.uint8) for payload in payloads]
+    sent: list[np.ndarray] = []
+
+    def all_gather(x: np.ndarray) -> np.ndarray:
+        """What both send, as rank 0 has sent ``x``."""
+        sent.append(x)
+        if len(sent) == 1:
+            return np.stack([x, np.array(divmod(data[1].size, part), np.int32)])
+        other = np.zeros_like(x)
+        mine = data[1][part * (len(sent) - 2) :][: x.size]
+        other[: mine.size] = mine
+        return np.stack([x, other])
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", all_gather)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(_distributed, "_has_torch_group", lambda: False)
+    for part in (64, data[0].size, data[0].size - 1, 1 << 20):
+        monkeypatch.setattr(_distributed, "PART", part)
+        sent.clear()
+        received = _distributed.gather(payloads[0])
+        for payload, expected in zip(received, payloads, strict=True):
+            np.testing.assert_array_equal(payload["x"], expected["x"])
+        assert len(sent) == 1 + -(-data[0].size // part)
+        assert all(x.size <= part for x in sent[1:])
+        assert sum(x.size for x in sent[1:]) == data[0].size
+
+
+def test_payloads_of_more_than_32_bits_have_a_length(monkeypatch):
+    lengths = []
+
+    def all_gather(x: np.ndarray) -> np.ndarray:
+        lengths.append(x)
+        raise InterruptedError  # The lengths were told; the bytes are left out.
+
+    # As many bytes, of which none is touched: NumPy maps zeros when they are read.
+    monkeypatch.setattr(_distributed.pickle, "dumps", lambda payload: np.zeros(2**31 + 5, np.uint8))
+    monkeypatch.setattr(multihost_utils, "process_allgather", all_gather)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(_distributed, "_has_torch_group", lambda: False)
+    with pytest.raises(InterruptedError):
+        _distributed.gather(None)
+    assert lengths[0].dtype == np.int32
+    assert lengths[0].tolist() == [2**31 // _distributed.PART, 5]
+
+
+def parted(rank: int, world: int, port: int) -> list[Any]:
+    """Payloads of ranks in parts of a hundred bytes."""
+    join_jax(rank, world, port)
+    _distributed.PART = 100
+    return _distributed.gather({"rank": rank, "x": np.arange(500.0 * rank)})
+
+
+def test_ranks_of_jax_exchange_in_parts():
+    for gathered in in_ranks(parted):
+        assert [payload["rank"] for payload in gathered] == [0, 1]
+        assert [payload["x"].tolist() for payload in gathered] == [[], [*np.arange(500.0)]]

@@ -157,7 +157,7 @@ def test_computations_refuse_what_is_missing(case):
 def test_computations_refuse_misfits(case, name):
     metric = case.make(tasks=[RecTaskInfo(name="a")])
     computation = metric._metrics_computations[0]
-    for wrong in (np.ones((1, N - 1)), np.ones((2, N)), np.ones(N), np.ones((1, 1))):
+    for wrong in (np.ones((1, N - 1)), np.ones((2, N)), np.ones(N - 1), np.ones((1, 1))):
         with unchanged(metric), pytest.raises(ValueError, match=name):
             computation.update(**{**rows(case), name: wrong})
 
@@ -249,7 +249,7 @@ def test_a_users_metric_that_fails_halfway_is_as_before(mode):
 
 def test_a_users_computation_that_fails_halfway_is_as_before():
     metric = HalfwayMetric(1, 0, N, TASKS[:1])
-    (computation,) = metric._metrics_computations
+    computation: Any = metric._metrics_computations[0]
     arguments = {"predictions": np.ones((1, N)), "weights": np.ones((1, N))}
     computation.update(labels=np.ones((1, N)), **arguments)
     with unchanged(metric), pytest.raises(ValueError, match="above one"):

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recmetrics_jax.adapter._declared import declare
-from recmetrics_jax.adapter._examples import SAMPLE_STATES, as_keys, samples_as_inputs
+from recmetrics_jax.adapter._declaration import declare
+from recmetrics_jax.adapter._inputs import SAMPLE_STATES, as_keys
+from recmetrics_jax.adapter._passes import samples_as_inputs
 from recmetrics_jax.adapter._tensors import from_numpy, to_numpy
 from recmetrics_jax.adapter.auc import AUCMetric
 from recmetrics_jax.adapter.auprc import AUPRCMetric
@@ -181,7 +182,7 @@ def test_windows_of_examples_have_few_lengths_as_they_fill():
     def length(n: int, window: int) -> int:
         chunk = np.zeros((1, n), np.float32)
         samples: dict[str, Any] = {name: [chunk] for name in SAMPLE_STATES}
-        return samples_as_inputs(samples, 1, (), window).labels.shape[1]
+        return samples_as_inputs(samples, n, window).labels.shape[1]
 
     lengths = {length(n, 20_000) for n in range(1, 20_001, 97)} | {length(20_000, 20_000)}
     assert len(lengths) == 10
@@ -205,5 +206,5 @@ def test_declarations_are_one_for_equal_options():
     assert ne._declaration is again._declaration
     assert ne._include_logloss is True
     declaration = ne._declaration
-    assert declare(declaration.factory, declaration.options, 1) is declaration
+    assert declare(declaration.factory, declaration.options, 1, 10 * N) is declaration
     assert pickle.loads(pickle.dumps(declaration)) is declaration

@@ -21,7 +21,7 @@ from adapter_cases import (
 )
 
 import recmetrics_jax as rm
-from recmetrics_jax.adapter._tensors import as_kind, kind_of
+from recmetrics_jax.adapter._tensors import as_kind, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
 from recmetrics_jax.adapter.rec_metric import RecMetric, RecMetricComputation
 
@@ -183,3 +183,115 @@ def test_a_factory_of_something_else_is_refused():
 
     with pytest.raises(ValueError, match="_factory: expected a factory"):
         Metric(1, 0, N, TASKS)
+
+
+def filled(*, window: int, n_tasks: int = 1) -> rm.Metric:
+    """How much of its window is filled: a formula that reads the window."""
+
+    def of_examples(batch: rm.Batch) -> dict[str, jax.Array]:
+        return {"filled": jnp.sum(batch.mask, axis=1) / window}
+
+    def of_sums(sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return {"weight": sums["weight"] / window}
+
+    return rm.collection(
+        {
+            "examples": rm.sample_metric(of_examples, window=window, n_tasks=n_tasks),
+            "sums": rm.sum_metric({"weight": weights_of}, of_sums, window=window, n_tasks=n_tasks),
+        }
+    )
+
+
+class FilledComputation(RecMetricComputation):
+    """Of the above."""
+
+    _factory = staticmethod(filled)
+
+
+class FilledMetric(RecMetric):
+    """Of the above."""
+
+    _namespace = MetricNamespace.SCALAR
+    _computation_class = FilledComputation
+
+
+@modes
+@pytest.mark.parametrize(("world_size", "window"), [(1, 4 * N), (2, 4 * N), (3, 3 * N + 1)])
+def test_factories_get_the_window_that_was_asked_for(mode, world_size, window):
+    metric = FilledMetric(world_size, 0, N, TASKS, compute_mode=mode, window_size=window)
+    first = batch(case_of("ctr"), 1)
+    metric.update(**first)
+    for task in "ab":
+        assert values(metric)[f"scalar-{task}|window_filled"] == np.float32(N / window)
+        weight = first["weights"][task].sum()
+        expected = pytest.approx(weight / window, rel=1e-12)
+        assert values(metric)[f"scalar-{task}|window_weight"] == expected
+    for other in (copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        assert_same(values(other), values(metric))
+
+
+def test_computations_give_their_factories_their_window():
+    computation = FilledMetric._computation_class(0, N, 1, 2 * N)
+    rows = np.ones((1, N))
+    computation.update(predictions=rows, labels=rows, weights=rows)
+    reports = {report.name: report.value for report in computation.compute()}
+    assert to_numpy(reports["filled"]) == 0.5
+
+
+STATES = ("sums", "check", "samples", "reports", "take", "tensors", "payload", "nbytes", "loaded")
+
+
+def named_alike(**options: Any) -> rm.Metric:
+    """Sums by names that methods could have."""
+    return rm.sum_metric(
+        dict.fromkeys(STATES, weights_of), lambda sums: {"total": sums["sums"]}, **options
+    )
+
+
+class NamedAlikeComputation(RecMetricComputation):
+    """Of the above."""
+
+    _factory = staticmethod(named_alike)
+
+
+class NamedAlikeMetric(RecMetric):
+    """Of the above."""
+
+    _namespace = MetricNamespace.SCALAR
+    _computation_class = NamedAlikeComputation
+
+
+def test_states_may_have_names_that_methods_could_have():
+    metric = NamedAlikeMetric(1, 0, N, TASKS)
+    arguments = batch(case_of("ctr"), 1)
+    metric.update(**arguments)
+    metric.sync()
+    metric.unsync()
+    other = pickle.loads(pickle.dumps(metric))
+    other.load_state_dict(metric.state_dict())
+    assert len(metric.get_memory_usage()) > len(STATES)
+    for each in (metric, other):
+        computed = values(each)["scalar-a|lifetime_total"]
+        assert computed == arguments["weights"]["a"].sum()
+
+
+def test_a_class_between_may_be_a_users():
+    class Base(RecMetricComputation):
+        """What a user's computations have in common."""
+
+        def pre_compute(self) -> None:
+            self.prepared = True
+
+    class Computation(Base):
+        _factory = staticmethod(rm.ctr)
+
+    class Metric(NamedAlikeMetric):
+        _computation_class = Computation
+
+    metric = Metric(1, 0, N, TASKS)
+    arguments = batch(case_of("ctr"), 1)
+    metric.update(**arguments)
+    weights, labels = arguments["weights"]["a"], arguments["labels"]["a"]
+    expected = pytest.approx((weights * labels).sum() / weights.sum(), rel=1e-12)
+    assert values(metric)["scalar-a|lifetime_ctr"] == expected
+    assert all(c.prepared for c in metric._metrics_computations)

@@ -4,6 +4,7 @@ import copy
 import pickle
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from adapter_cases import (
@@ -25,6 +26,7 @@ from recmetrics_jax.adapter.rec_metric import (
     RecMetric,
     RecMetricComputation,
     RecMetricList,
+    WindowBuffer,
 )
 
 
@@ -244,3 +246,85 @@ def test_lists_of_ours_and_of_users():
     assert together.get_required_inputs() is None
     together.reset()
     assert np.isnan(values(together)["ne-a|lifetime_ne"])
+
+
+class PushingComputation(RecMetricComputation):
+    """A sum whose window is given contributions of another dtype than its own."""
+
+    def __init__(self, *args: Any, dtype: Any, of_state: Any = np.float64, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.dtype = dtype
+        zeros = np.zeros(self._n_tasks, of_state)
+        self._add_state("total", zeros, add_window_state=True, dist_reduce_fx="sum")
+
+    def update(self, *, predictions: Any, labels: Any, weights: Any, **kwargs: Any) -> None:
+        total = to_numpy(predictions).astype(self.dtype).sum(-1)
+        self.total = self.total + total
+        self._aggregate_window_state("total", total, predictions.shape[-1])
+
+    def _compute(self) -> list[MetricComputationReport]:
+        window = self.get_window_state("total")
+        return [MetricComputationReport(MetricName.CTR, MetricPrefix.WINDOW, window)]
+
+
+class PushingMetric(RecMetric):
+    """Of the above."""
+
+    _namespace = MetricNamespace.CTR
+    _computation_class = PushingComputation
+
+
+BFLOAT16 = jnp.dtype("bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("pushed", "of_state", "number", "count"),
+    [
+        (np.float32, np.float64, 30000.1, 900),
+        (np.float32, np.float32, 30000.1, 900),
+        (np.float16, np.float32, 30.0, 900),
+        (BFLOAT16, np.float64, 1.0, 400),
+        (BFLOAT16, BFLOAT16, 1.0, 400),
+        (np.uint8, np.float64, 50.0, 900),
+        (np.float64, np.int64, 0.25, 3),
+    ],
+    ids=str,
+)
+def test_windows_are_added_up_wide_and_have_the_dtype_of_their_state(
+    pushed, of_state, number, count
+):
+    metric = PushingMetric(
+        1, 0, 4, TASKS[:1], window_size=4 * count, dtype=pushed, of_state=of_state
+    )
+    four = {"a": np.full(4, number)}
+    expected = 0.0
+    for _ in range(count):
+        metric.update(predictions=four, labels=four, weights=None)
+        expected += float(four["a"].astype(pushed).sum(-1))
+        if expected < 1000:
+            metric.compute()  # As it grows, too.
+    window = metric._metrics_computations[0].window_total
+    assert window.dtype == np.result_type(of_state, pushed)
+    assert window.astype(np.float64) == np.float64(expected).astype(window.dtype)
+
+
+@needs_torch
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_windows_of_torch_are_added_up_wide(dtype):
+    metric = TorchMetric(1, 0, 4, TASKS[:1], window_size=1600)
+    four = {"a": torch.full((4,), 1.0, dtype=getattr(torch, dtype))}
+    thirds = {"a": torch.full((4,), 1 / 3, dtype=getattr(torch, dtype))}
+    for _ in range(400):
+        metric.update(predictions=four, labels=thirds, weights=four)
+    (computation,) = metric._metrics_computations
+    pushed = (thirds["a"] * four["a"]).sum().double()
+    assert computation.window_views.dtype == computation.window_clicks.dtype == torch.float64
+    assert computation.window_views.item() == 1600
+    assert computation.window_clicks.item() == pytest.approx(400 * pushed.item(), rel=1e-12)
+
+
+def test_window_buffers_add_up_in_the_dtype_of_the_window():
+    buffer, window = WindowBuffer(max_size=1000, max_buffer_count=1000), np.zeros(1)
+    for _ in range(900):
+        buffer.aggregate_state(window, np.full(1, 30000.1, np.float32), 1)
+    assert window[0] == pytest.approx(900 * float(np.float32(30000.1)), rel=1e-15)

@@ -1,0 +1,225 @@
+"""What a computation that names a factory is: its terms, its formulas, and what they need.
+
+Formulas compute in float64, on the CPU. Equal ones are compiled once, for as long as somebody holds
+what compiles them.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recmetrics_jax._src.definitions import SampleDefinition, SumDefinition
+from recmetrics_jax._src.identity import Formula, Interned
+from recmetrics_jax._src.metric import Engine, Metric
+from recmetrics_jax._src.program import Program
+from recmetrics_jax._src.terms import Term
+from recmetrics_jax.adapter._inputs import Inputs
+from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, to_numpy
+
+_OF_THE_ADAPTER = ("n_tasks", "window", "slots")
+
+
+def named_terms(terms: Any) -> list[tuple[str, Term]]:
+    """The terms of a tree, by the names of the fields that they are in."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(terms)
+    return [(jax.tree_util.keystr(path, simple=True, separator="_"), t) for path, t in leaves]
+
+
+class SumFormulas:
+    """The values of the sums of some definitions; made by `formulas_of`."""
+
+    def __init__(self, *definitions: SumDefinition):
+        names = (name for definition in definitions for name, _ in named_terms(definition.terms))
+        self.names = tuple(dict.fromkeys(names))
+        """The names of the sums."""
+        self._values = _in_order(functools.partial(_values_of_sums, definitions), jax.vmap)
+
+    def __call__(self, sums: Sequence[Mapping[str, Tensor]]) -> list[dict[str, np.ndarray]]:
+        """The values, ``[T]`` or ``[T, C]`` by name, of each of several sets of sums by name."""
+        if not self.names:
+            return [{} for _ in sums]
+        sets = {name: np.stack([to_numpy(each[name]) for each in sums]) for name in self.names}
+        values = self._values(sets)
+        return [{name: value[i] for name, value in values.items()} for i in range(len(sums))]
+
+
+def _values_of_sums(
+    definitions: Sequence[SumDefinition], sums: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    values = {}
+    for definition in definitions:
+        fields = [sums[name] for name, _ in named_terms(definition.terms)]
+        values |= definition.evaluate(jax.tree.structure(definition.terms).unflatten(fields))
+    return values
+
+
+class SampleFormulas:
+    """The values of examples by some definitions; made by `formulas_of`."""
+
+    def __init__(self, *definitions: SampleDefinition):
+        self._values = _in_order(functools.partial(_values_of_samples, definitions))
+
+    def __call__(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """The values, ``float64[T]`` by name."""
+        return self._values(inputs)
+
+
+def _values_of_samples(
+    definitions: Sequence[SampleDefinition], inputs: Inputs
+) -> dict[str, jax.Array]:
+    batch = inputs.batch()
+    batch = batch._replace(nonfinite=jnp.isnan(batch.labels) | jnp.isnan(batch.weights))
+    return {name: x for each in definitions for name, x in each.evaluate(batch).items()}
+
+
+V = TypeVar("V")
+
+formulas: Interned[Any] = Interned(lambda kind, *definitions: kind(*definitions))
+
+
+def formulas_of(kind: type[V], definitions: Sequence[Any]) -> V:
+    """The one object of a class of formulas for definitions that differ in their windows alone.
+
+    What a formula is bound to, its own reading of a window included, is part of what it is.
+    """
+    return formulas(kind, *(dataclasses.replace(each, window=None) for each in definitions))
+
+
+def _in_order(
+    function: Callable[[Any], dict[str, jax.Array]],
+    transform: Callable[[Any], Any] = lambda function: function,
+) -> Callable[[Any], dict[str, np.ndarray]]:
+    """``function`` transformed and compiled; jit and vmap would sort the names of its results."""
+    names: list[str] = []
+
+    def in_order(argument: Any) -> tuple[jax.Array, ...]:
+        by_name = function(argument)
+        names[:] = by_name
+        return tuple(by_name.values())
+
+    results = jax.jit(transform(in_order))
+
+    def values(argument: Any) -> dict[str, np.ndarray]:
+        with float64_on_cpu():
+            arrays = results(argument)
+        return {name: np.array(array) for name, array in zip(names, arrays, strict=True)}
+
+    return values
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Declaration:
+    """A functional factory with its options; made by `declare`."""
+
+    factory: Callable[..., Metric]
+    options: tuple[tuple[str, Any], ...]
+    n_tasks: int
+    window: int
+    """The examples of the window that was asked for, on all ranks; formulas may read it."""
+
+    def __reduce__(self) -> Any:
+        return declare, (self.factory, self.options, self.n_tasks, self.window)
+
+    @functools.cached_property
+    def program(self) -> Program:
+        """What the factory makes.
+
+        Raises:
+            ValueError: if it is not a metric of `sum_metric`, `sample_metric` or `collection`.
+        """
+        parameters = inspect.signature(self.factory).parameters
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        defaults = {
+            name: value
+            for name, value in (("n_tasks", self.n_tasks), ("window", self.window))
+            if takes_all or name in parameters
+        }
+        engine = Engine.of(self.factory(**defaults, **dict(self.options)))
+        if engine is None or engine.others:
+            raise ValueError(
+                "_factory: expected a factory of a metric made by sum_metric, sample_metric or "
+                f"collection, got {self.factory!r}"
+            )
+        return engine.program
+
+    @functools.cached_property
+    def terms(self) -> dict[str, Term]:
+        """The terms of sums, by the names of their states."""
+        terms: dict[str, Term] = {}
+        for definition in self.program.sums:
+            for name, term in named_terms(definition.terms):
+                if terms.setdefault(name, term) != term:
+                    raise ValueError(f"_factory: expected one term named {name!r}, got two")
+        return terms
+
+    @functools.cached_property
+    def _windowed(self) -> list[SumDefinition]:
+        return [definition for definition in self.program.sums if definition.window is not None]
+
+    @functools.cached_property
+    def sample_keys(self) -> tuple[str, ...]:
+        """The keys that are kept with samples."""
+        return tuple(dict.fromkeys(k for of in self.program.samples for k in of.kept.keys))
+
+    @functools.cached_property
+    def sample_classes(self) -> tuple[int, ...] | None:
+        """The last axis of the predictions that are kept: ``(C,)``; None if none are kept."""
+        classes = {definition.kept.classes for definition in self.program.samples}
+        if len(classes) > 1:
+            raise ValueError(f"_factory: expected one n_classes of all examples, got {classes}")
+        return tuple(c for c in classes if c is not None) if classes else None
+
+    @functools.cached_property
+    def keys(self) -> tuple[str, ...]:
+        """All keys that an update needs."""
+        of_terms = (key for term in self.terms.values() for key in term.keys)
+        return tuple(dict.fromkeys((*of_terms, *self.sample_keys)))
+
+    @functools.cached_property
+    def lifetime_values(self) -> SumFormulas:
+        """The values of lifetime sums."""
+        return formulas_of(SumFormulas, self.program.sums)
+
+    @functools.cached_property
+    def window_values(self) -> SumFormulas:
+        """The values of the sums that have a window."""
+        return formulas_of(SumFormulas, self._windowed)
+
+    @functools.cached_property
+    def sample_values(self) -> SampleFormulas:
+        """The values of examples."""
+        return formulas_of(SampleFormulas, self.program.samples)
+
+
+declarations = Interned(
+    lambda made, n_tasks, window: Declaration(made.function, made.options, n_tasks, window)
+)
+
+
+def declare(
+    factory: Callable[..., Metric], options: tuple[tuple[str, Any], ...], n_tasks: int, window: int
+) -> Declaration:
+    """The one declaration of these that is in use, with what has been compiled for it."""
+    return declarations(Formula(factory, (), options), n_tasks, max(window, 1))
+
+
+@functools.lru_cache(maxsize=256)
+def option_names(factory: Callable[..., Metric]) -> dict[str, inspect.Parameter]:
+    """The parameters of a factory that are options of its computations."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if name not in _OF_THE_ADAPTER
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+
+
+def hashable(option: Any) -> Any:
+    """An option of a factory as part of a declaration: lists as tuples."""
+    return tuple(map(hashable, option)) if isinstance(option, list | tuple) else option

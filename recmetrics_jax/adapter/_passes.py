@@ -1,0 +1,179 @@
+"""Passes: one compiled call over a batch, for all computations that it updates.
+
+Terms are added up in float64, on the CPU. Equal ones are compiled once, for as long as somebody
+holds what compiles them.
+
+Shapes: ``T`` tasks, ``N`` examples, ``K`` numbers.
+"""
+
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recmetrics_jax._src import reduction
+from recmetrics_jax._src.identity import Interned
+from recmetrics_jax._src.terms import Term
+from recmetrics_jax.adapter._declaration import Declaration
+from recmetrics_jax.adapter._inputs import SAMPLE_STATES, Inputs, padded, padded_length
+from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, to_numpy
+
+
+class Statistics:
+    """The sums of terms over examples; made by `statistics_of`."""
+
+    def __init__(self, terms: tuple[Term, ...]):
+        distinct = tuple(dict.fromkeys(terms))
+        ends = itertools.accumulate(term.size for term in distinct)
+        self.rows = {t: slice(end - t.size, end) for t, end in zip(distinct, ends, strict=True)}
+        """Where the sums of each term lie in the array of all of them."""
+        self._sums = jax.jit(functools.partial(_sums, distinct))
+
+    def __call__(self, inputs: Inputs) -> np.ndarray:
+        """The sums of all terms, ``float64[K, T]``."""
+        is_full = bool(np.all(inputs.counts == inputs.labels.shape[1]))
+        with float64_on_cpu():
+            return np.array(self._sums(inputs._replace(counts=None) if is_full else inputs))
+
+
+def _sums(terms: tuple[Term, ...], inputs: Inputs) -> jax.Array:
+    batch = inputs.batch()
+    batch = batch._replace(
+        predictions=batch.predictions.astype(jnp.float64),
+        labels=batch.labels.astype(jnp.float64),
+        weights=batch.weights.astype(jnp.float64),
+    )
+    # No example is bad: what a NaN touches becomes NaN by arithmetic, as in the reference.
+    return reduction.sums({term: term.evaluate(batch) for term in terms}, batch).T
+
+
+statistics_of = Interned(Statistics)
+
+
+class Slot(NamedTuple):
+    """Where the sums of a state lie among those of all terms of a pass, ``float64[K, T]``."""
+
+    state: str
+    window_state: str
+    rows: slice
+    shape: tuple[int, ...]
+
+
+class Contributions(NamedTuple):
+    """What an update adds to the states of computations: all of it, before any is changed."""
+
+    slots: Mapping[Declaration, Sequence[Slot]]
+    counts: np.ndarray
+    """The examples of each task."""
+    examples: Inputs | None
+    """The examples as they are kept: copies, in float32."""
+    all_sums: Tensor
+    """``float64[K, T]``."""
+    rows: Sequence[Tensor]
+    """The same, row by row."""
+
+    def count(self, tasks: slice) -> int:
+        """The examples of some tasks, which have equally many."""
+        return int(self.counts[tasks.start])
+
+    def sums(self, slot: Slot, tasks: slice) -> Tensor:
+        """The sums for a state of some tasks, ``float64[T, *shape]``; not to be written to."""
+        if not slot.shape:
+            return self.rows[slot.rows.start][tasks]
+        return self.all_sums[slot.rows, tasks].T.reshape(-1, *slot.shape)
+
+    def samples(self, keys: Sequence[str], tasks: slice) -> dict[str, Tensor]:
+        """The examples of some tasks as they are kept, ``float32[T, N]`` and ``int64[T, N]``."""
+        if self.examples is None:
+            return {}
+        examples = self.examples.of_tasks(tasks)
+        arrays = dict(zip(SAMPLE_STATES, examples[:3], strict=True))
+        arrays |= {name: examples.keys[name] for name in keys}
+        n = self.count(tasks)
+        return {name: from_numpy(np.array(array[:, :n])) for name, array in arrays.items()}
+
+
+class Pass:
+    """What one compiled call needs to update the computations of some declarations.
+
+    Equal terms are added up once. Of NE and CTR the terms are ``w ce, w, w y, w (1 - y)``, so that
+    the sums are ``float64[4, T]``, and the slots of CTR, whose states are the sums of ``w y`` and
+    ``w``, are ``("ctr_num", ..., slice(2, 3), ())`` and ``("ctr_denom", ..., slice(1, 2), ())``.
+    """
+
+    def __init__(self, declarations: Sequence[Declaration]):
+        self.keys = tuple(dict.fromkeys(key for each in declarations for key in each.keys))
+        """The keys that they need."""
+        self.keeps_samples = any(each.sample_classes is not None for each in declarations)
+        terms = tuple(dict.fromkeys(term for each in declarations for term in each.terms.values()))
+        self.statistics = statistics_of(terms) if terms else None
+        """The sums of all of them; None if they have none."""
+        rows = self.statistics.rows if self.statistics is not None else {}
+        self.slots = {
+            each: [
+                Slot(name, f"window_{name}", rows[term], term.shape)
+                for name, term in each.terms.items()
+            ]
+            for each in declarations
+        }
+
+    def contributions(self, inputs: Inputs) -> "Contributions":
+        """What examples add to the states."""
+        examples = None
+        if self.keeps_samples:
+            predictions, labels, weights = (np.array(x, np.float32) for x in inputs[:3])
+            keys = {name: np.array(key) for name, key in inputs.keys.items()}
+            examples = Inputs(predictions, labels, weights, inputs.counts, keys)
+        sums = () if self.statistics is None else from_numpy(self.statistics(inputs))
+        return Contributions(self.slots, inputs.counts, examples, sums, list(sums))
+
+
+def samples_as_inputs(samples: Mapping[str, Sequence[Tensor]], count: int, window: int) -> Inputs:
+    """Kept samples, lists of chunks ``[T, n, ...]`` by name, as padded inputs.
+
+    Padded to a power of two, or to the window: as it fills, few lengths are to be compiled.
+
+    Args:
+        samples: at least one chunk of each name; what is not counted is no example.
+        count: how many examples they hold.
+        window: how many they can hold.
+
+    >>> chunks = [np.ones((1, 3)), np.ones((1, 2))]  # of two updates
+    >>> inputs = samples_as_inputs(dict.fromkeys(SAMPLE_STATES, chunks), 5, window=1000)
+    >>> inputs.labels.shape, inputs.labels.sum().item(), inputs.counts.tolist()
+    ((1, 64), 5.0, [5])
+    """
+    length = max(count, min(1 << max((count - 1).bit_length(), 6), padded_length(window)))
+    arrays = {
+        name: padded(
+            np.concatenate([to_numpy(chunk) for chunk in chunks], axis=1),
+            length,
+            np.float32 if name in SAMPLE_STATES else np.int64,
+        )
+        for name, chunks in samples.items()
+    }
+    predictions, labels, weights = (arrays.pop(name) for name in SAMPLE_STATES)
+    return Inputs(predictions, labels, weights, np.full(len(labels), count, np.int32), arrays)
+
+
+class Passes:
+    """The passes that somebody makes: what they compile is kept as long as this is.
+
+    A copy, or a pickle, is empty: it makes the same passes, and shares what equal terms compile.
+    """
+
+    def __init__(self) -> None:
+        self._by_declarations: dict[tuple[Declaration, ...], Pass] = {}
+
+    def __reduce__(self) -> Any:
+        return Passes, ()
+
+    def of(self, declarations: tuple[Declaration, ...]) -> Pass:
+        """The pass of some declarations, each once."""
+        if declarations not in self._by_declarations:
+            self._by_declarations[declarations] = Pass(declarations)
+        return self._by_declarations[declarations]
