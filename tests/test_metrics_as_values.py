@@ -223,7 +223,7 @@ def test_a_collection_prints_like_a_table():
     assert lines[2] == ["ne", "ne(n_tasks=2,", "window=10_000)", "2", "10,000", f"{ne_bytes:,}"]
     assert lines[3][:2] == ["by", "user"]
     assert lines[3][-2] == "100"
-    assert lines[4] == ["inner", "collection", "of", "1", "metric,", "2", "tasks", "2", "-", "72"]
+    assert lines[4] == ["inner", "collection", "of", "1", "metric,", "2", "tasks", "2", "-", "120"]
     assert lines[5] == ["hand", "written", "by", "hand", "?", "?", "8"]
 
 

@@ -80,13 +80,14 @@ def sum_metric(
     The builder owns the rest: masks, sums that keep their digits over billions of examples,
     lifetime and window, tasks, merging across devices, names.
 
-    A window holds the newest updates whose example counts add up to at most ``window``; the
-    newest update with any example always counts. It is a ring of ``slots`` updates. Where the
-    window spans more updates than that, neighbouring updates share a slot, which then holds at
-    most ``4 / slots`` of ``window`` and leaves the window as a whole: the window covers more than
-    ``(1 - 4 / slots) * window - n`` examples, where ``n`` is the size of one update. States that
-    are kept apart on ``D`` devices and then merged each hold their share of the window, so
-    there it is ``4 * D / slots``.
+    A window holds the newest updates whose example counts add up to at most ``window``, and of an
+    update of more than that its last examples. It is a ring of ``slots``. An update of more than
+    ``window / slots`` examples has a slot for itself; smaller ones share one, of up to
+    ``2 * window / slots`` examples, which leaves the window as a whole. So the window covers more
+    than ``window - m`` examples, where ``m`` is the larger of ``2 * window / slots`` and the size of
+    an update; ``window - D * m`` where ``D`` states are merged. They are merged side by side, newest
+    update beside newest update; where those alone are of more examples than ``window``, its values
+    are NaN until they leave.
 
     Args:
         terms: a pytree (a NamedTuple, a dict) of functions ``function(batch) -> float[T, N]``,
@@ -154,7 +155,7 @@ def sample_metric(
             called in a ``jax.enable_x64(True)`` scope; `recmetrics_jax.ops` has tools for it.
         n_tasks: number of tasks ``T``.
         window: examples in the window, by task, at most 2^30; exact, whatever the size of the
-            updates. States that are merged keep the windows of both: the capacities add up.
+            updates. States that are merged keep the newest updates of both that fit whole.
         keys: names of the key arrays that ``values`` reads.
         n_classes: ``C`` where the predictions are ``[T, N, C]``.
         undefined: what values are where they are undefined, as in `sum_metric`.

@@ -88,7 +88,13 @@ def formulas_of(kind: type[V], definitions: Sequence[Any]) -> V:
 
     What a formula is bound to, its own reading of a window included, is part of what it is.
     """
-    return formulas(kind, *(dataclasses.replace(each, window=None) for each in definitions))
+    return formulas(kind, *map(_without_window, definitions))
+
+
+def _without_window(definition: Any) -> Any:
+    if isinstance(definition, SampleDefinition):
+        return dataclasses.replace(definition, kept=definition.kept._replace(window=0))
+    return dataclasses.replace(definition, window=None)
 
 
 def _in_order(

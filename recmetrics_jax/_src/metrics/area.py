@@ -111,7 +111,7 @@ def auc(
     Click in Taobao Display Advertising, KDD 2017, section 5 (GAUC).
 
     Args:
-        window: examples in the window, by task; exact. States that are merged keep both windows.
+        window: examples in the window, by task; exact.
         grouped: also give the average of the AUC of groups.
         grouping_key: the name of the groups among the ``keys`` of `recmetrics_jax.make_batch`.
         average: what a group counts in it: ``"equal"`` 1, ``"impressions"`` its number of examples,
@@ -179,7 +179,7 @@ def auprc(
     Confidence Intervals, ECML PKDD 2013, section 3 (average precision).
 
     Args:
-        window: examples in the window, by task; exact. States that are merged keep both windows.
+        window: examples in the window, by task; exact.
         grouped: also give the average of the AUPRC of groups.
         grouping_key: the name of the groups among the ``keys`` of `recmetrics_jax.make_batch`.
         average: what a group counts in it: ``"equal"`` 1, ``"impressions"`` its number of examples,

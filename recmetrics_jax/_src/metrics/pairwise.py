@@ -160,7 +160,7 @@ def rauc(
     (Knuth, The Art of Computer Programming, vol. 3, section 5.1.1) over that of pairs.
 
     Args:
-        window: examples in the window, by task; exact. States that are merged keep both windows.
+        window: examples in the window, by task; exact.
         grouped: also give the average of the RAUC of groups.
         grouping_key: the name of the groups among the ``keys`` of `recmetrics_jax.make_batch`.
         average: what a group counts in it: ``"equal"`` 1, ``"impressions"`` its number of examples,
