@@ -189,8 +189,7 @@ class RecMetricComputation(States, abc.ABC):
 
     def is_valid(self, task: int) -> bool:
         """Whether a task has had a valid update, or that is not asked for."""
-        flags = getattr(self, HAS_VALID_UPDATE, None)
-        return flags is None or bool(flags[task])
+        return not self._should_validate_update or bool(getattr(self, HAS_VALID_UPDATE)[task])
 
     def note_valid(self, weights: Tensor | None) -> None:
         """Notes a valid update, of the tasks that have a weight other than zero in ``[T, N]``."""

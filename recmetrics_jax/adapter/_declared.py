@@ -146,7 +146,7 @@ class DeclaredComputation(RecMetricComputation):
             inputs = host_inputs([batch], required_inputs, one_pass.keys, self._n_tasks)
             contributions = one_pass.contributions(inputs)
             with self.local_states():
-                self.take_contributions(contributions, batch.tasks)
+                self._add(contributions, batch.tasks)
 
     update.__doc__ = RecMetricComputation.update.__doc__
 
@@ -170,8 +170,13 @@ class DeclaredComputation(RecMetricComputation):
                 f"{type(self).__name__}, got {classes}"
             )
 
-    def take_contributions(self, contributions: Contributions, tasks: slice) -> None:
-        """Adds what an update contributes; cannot fail."""
+    def take_contributions(self, contributions: Contributions, batch: TaskBatch) -> None:
+        """Adds what an update contributes, and notes that it was valid; cannot fail."""
+        self._add(contributions, batch.tasks)
+        if self._should_validate_update:
+            self.note_valid(batch.weights)
+
+    def _add(self, contributions: Contributions, tasks: slice) -> None:
         n = contributions.count(tasks)
         states = vars(self)
         windows = self._batch_window_buffers or {}
@@ -203,6 +208,11 @@ class DeclaredComputation(RecMetricComputation):
     def _compute(self) -> list[MetricComputationReport]:
         """The values of the states as they are."""
         return self.reports_of([self])[0]
+
+    @property
+    def is_updated_by_passes(self) -> bool:
+        """Whether `update` does what the factory says, and nothing else."""
+        return is_standard(self.update)
 
     @staticmethod
     def joint_reports(
@@ -317,19 +327,20 @@ def planned(
     """
     if not targets:
         return lambda: None
-    for computation, batch in targets:
-        computation.check_update(batch, required_inputs)
-    one_pass = passes.of(
-        tuple(dict.fromkeys(computation.declaration for computation, _ in targets))
-    )
+    one_pass = passes.of(tuple(dict.fromkeys(each.declaration for each, _ in targets)))
+    if one_pass.keys or one_pass.keeps_samples:
+        for computation, batch in targets:
+            computation.check_update(batch, required_inputs)
     batches = list({batch.first: batch for _, batch in targets}.values())
     inputs = host_inputs(batches, required_inputs, one_pass.keys, n_tasks)
     contributions = one_pass.contributions(inputs)
 
     def update() -> None:
         for computation, batch in targets:
-            with computation.local_states():
-                computation.take_contributions(contributions, batch.tasks)
-                computation.note_valid(batch.weights)
+            if computation.is_merged:
+                with computation.local_states():
+                    computation.take_contributions(contributions, batch)
+            else:  # Without a scope, which would take as long as all that is in it.
+                computation.take_contributions(contributions, batch)
 
     return update

@@ -133,6 +133,11 @@ class RecMetric(Module, abc.ABC):
             if isinstance(computation, DeclaredComputation):
                 computation.declare_window(window_size)
                 self._required_inputs.update(computation.declaration.keys)
+        declared = [c for c in self.computations if isinstance(c, DeclaredComputation)]
+        is_all = len(declared) == len(self._metrics_computations)
+        self._declared = (
+            declared if is_all and all(c.is_updated_by_passes for c in declared) else None
+        )
 
     def _get_task_kwargs(self, task_config: RecTaskInfo | list[RecTaskInfo]) -> dict[str, Any]:
         """Options of the computation of a task, or of all where they are fused."""
@@ -219,16 +224,10 @@ class RecMetric(Module, abc.ABC):
     def declared_targets(
         self, batches: Sequence[TaskBatch]
     ) -> list[tuple[DeclaredComputation, TaskBatch]] | None:
-        """The computation of each batch; None if one does not update as a factory says."""
-        targets = []
-        for batch in batches:
-            computation = self._metrics_computations[batch.first]
-            if not isinstance(computation, DeclaredComputation):
-                return None
-            if not is_standard(computation.update):
-                return None
-            targets.append((computation, batch))
-        return targets
+        """The computation of each batch; None if one of them does not update as a factory says."""
+        if self._declared is None:
+            return None
+        return [(self._declared[batch.first], batch) for batch in batches]
 
     def _update_computation(self, batch: TaskBatch, kwargs: Mapping[str, Any]) -> None:
         """An update by the computation's own method, as a user may have written it."""

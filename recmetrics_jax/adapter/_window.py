@@ -70,10 +70,10 @@ class WindowBuffer:
         if not self._buffers:
             return copy(state)
         if self._summed == 0:
-            from_newest = widened(stack(list(reversed(self._buffers)))).cumsum(0)
+            from_newest = _wide(stack(list(reversed(self._buffers)))).cumsum(0)
             self._sums_from = list(from_newest)
         elif self._summed < len(self._buffers):
-            new = widened(stack(list(islice(self._buffers, self._summed, None)))).sum(0)
+            new = _wide(stack(list(islice(self._buffers, self._summed, None)))).sum(0)
             self._sum_of_rest = new if self._sum_of_rest is None else self._sum_of_rest + new
         self._summed = len(self._buffers)
         if not self._sums_from:
@@ -82,7 +82,9 @@ class WindowBuffer:
             total = copy(self._sums_from[-1])
         else:
             total = self._sums_from[-1] + self._sum_of_rest
-        return promoted(total, state, self._buffers[-1])
+        newest = self._buffers[-1]
+        is_as_wide = total.dtype == state.dtype == newest.dtype
+        return total if is_as_wide else promoted(total, state, newest)
 
     def copy(self) -> "WindowBuffer":
         """A window of the same contributions."""
@@ -101,3 +103,7 @@ class WindowBuffer:
         """
         self.push(copy(curr_state), size)
         window_state[...] = self.total(window_state)
+
+
+def _wide(contributions: Tensor) -> Tensor:
+    return contributions if contributions.dtype.itemsize == 8 else widened(contributions)
