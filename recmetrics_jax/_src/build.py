@@ -84,10 +84,10 @@ def sum_metric(
     update of more than that its last examples. It is a ring of ``slots``. An update of more than
     ``window / slots`` examples has a slot for itself; smaller ones share one, of up to
     ``2 * window / slots`` examples, which leaves the window as a whole. So the window covers more
-    than ``window - m`` examples, where ``m`` is the larger of ``2 * window / slots`` and the size of
-    an update; ``window - D * m`` where ``D`` states are merged. They are merged side by side, newest
-    update beside newest update; where those alone are of more examples than ``window``, its values
-    are NaN until they leave.
+    than ``window - m`` examples, where ``m`` is the larger of ``2 * window / slots`` and the size
+    of an update; ``window - D * m`` where ``D`` states are merged. They are merged side by side,
+    newest update beside newest update; where those alone are of more examples than ``window``, its
+    values are NaN until they leave.
 
     Args:
         terms: a pytree (a NamedTuple, a dict) of functions ``function(batch) -> float[T, N]``,

@@ -46,7 +46,7 @@ def describe(metric: Metric) -> Description:
     >>> {name: value.shape for name, value in described.values.items()}
     {'ne/lifetime_ne': (2,), 'ndcg/lifetime_ndcg': (2,)}
     >>> described.keys, described.state_bytes
-    (('session_id',), 168)
+    (('session_id',), 232)
     """
     if not isinstance(metric, Metric):
         raise ValueError(f"metric: expected a Metric, got {type(metric).__name__}")
