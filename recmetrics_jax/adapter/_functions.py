@@ -13,7 +13,7 @@ from recmetrics_jax._src.base import Values
 from recmetrics_jax._src.identity import Formula
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._declaration import declare
-from recmetrics_jax.adapter._inputs import TaskBatch, host_inputs
+from recmetrics_jax.adapter._inputs import TaskBatch, host_inputs, shape_of
 from recmetrics_jax.adapter._passes import statistics_of
 from recmetrics_jax.adapter._states import RecMetricException
 from recmetrics_jax.adapter._tensors import (
@@ -178,6 +178,10 @@ def of_samples(
                 f"{argument}: expected shape {shape}, as predictions, got {array.shape}"
             )
     keys = {} if grouping_keys is None else {"grouping_keys": grouping_keys}
+    if keys and math.prod(shape_of(grouping_keys)) not in (shape[1], math.prod(shape)):
+        raise ValueError(
+            f"grouping_keys: expected {shape[1]} or {shape} numbers, got {shape_of(grouping_keys)}"
+        )
     inputs = host_inputs([TaskBatch(0, *arrays)], keys, tuple(keys), shape[0])
     declaration = _declare(factory, tuple(options.items()), shape[0], 1)
     kind = kind_among(predictions if isinstance(predictions, list | tuple) else [predictions])

@@ -354,7 +354,7 @@ def host_inputs(
     counts = np.zeros(n_tasks, np.int32)
     for batch in batches:
         counts[batch.tasks] = shape_of(batch.labels)[1]
-    length = padded_length(int(counts.max(initial=0)))
+    length = padded_length(max(int(counts.max(initial=0)), 1))  # Formulas want an example.
 
     def rows(of: Callable[[TaskBatch], np.ndarray], dtype: Any = None) -> np.ndarray:
         return padded_rows([(b.tasks, of(b)) for b in batches], n_tasks, length, dtype)

@@ -112,18 +112,24 @@ class RecMetric(Module, abc.ABC):
         self._required_inputs: set[str] = set()
         self.layout = Layout(tuple(t.name for t in tasks), self._is_fused, should_validate_update)
         self._metrics_computations: ModuleList[RecMetricComputation] = ModuleList()
+        self._add_computations(window_size, process_group, kwargs)
+
+    def _add_computations(
+        self, window_size: int, process_group: Any, kwargs: Mapping[str, Any]
+    ) -> None:
+        """Makes the computation of each task, or the one of all where they are fused."""
         options = {name: kwargs[name] for name in kwargs if name not in _IGNORED_OPTIONS}
-        for of_computation in [tasks] if self._is_fused else tasks:
+        for of_computation in [self._tasks] if self._is_fused else self._tasks:
             computation = self._computation_class(
-                my_rank,
-                batch_size,
-                len(tasks) if self._is_fused else 1,
-                local_window,
-                compute_on_all_ranks,
-                should_validate_update,
+                self._my_rank,
+                self._batch_size,
+                len(self._tasks) if self._is_fused else 1,
+                self._window_size,
+                self._compute_on_all_ranks,
+                self._should_validate_update,
                 process_group,
                 **{
-                    "fused_update_limit": fused_update_limit,
+                    "fused_update_limit": self._fused_update_limit,
                     **options,
                     **self._get_task_kwargs(of_computation),
                 },

@@ -1,5 +1,6 @@
 """Arrays that are laid out otherwise: taken where there is one way to read them, else named."""
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from adapter_cases import (
 )
 
 from recmetrics_jax.adapter._tensors import as_kind, to_numpy, torch
+from recmetrics_jax.adapter.auc import compute_auc_per_group
+from recmetrics_jax.adapter.ctr import get_ctr_states
 
 ARRAYS = ("predictions", "labels", "weights")
 KINDS = ["numpy", "jax"] if torch is None else ["numpy", "jax", "torch"]
@@ -148,3 +151,26 @@ def test_arrays_of_all_tasks_in_the_place_of_one_are_named(name):
         pytest.raises(ValueError, match=rf"{name} of task 'a': .*\[N, T\], pass each task its own"),
     ):
         metric.update(**arguments)
+
+
+@pytest.mark.parametrize("name", ["auc", "rauc"])
+def test_functions_take_lists_of_nothing(name):
+    compute = getattr(importlib.import_module(f"recmetrics_jax.adapter.{name}"), f"compute_{name}")
+    for nothing in ([], [np.zeros((1, 0))]):
+        assert to_numpy(compute(1, nothing, nothing, nothing)).tolist() == [0.5]
+
+
+def test_functions_add_up_nothing():
+    nothing = np.zeros((2, 0))
+    states = get_ctr_states(nothing, nothing, nothing)
+    assert {name: to_numpy(x).tolist() for name, x in states.items()} == {
+        "ctr_num": [0.0, 0.0],
+        "ctr_denom": [0.0, 0.0],
+    }
+
+
+def test_functions_of_groups_want_a_group_of_each_example():
+    ones = [np.ones((1, 3))]
+    for keys in (np.zeros(1), np.zeros(2), np.zeros((2, 3))):
+        with pytest.raises(ValueError, match="grouping_keys: expected 3 or"):
+            compute_auc_per_group(1, ones, ones, ones, keys)
