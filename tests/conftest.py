@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from recmetrics_jax.adapter import _declared
+from recmetrics_jax.adapter import _declaration, _passes
 
 # Compilers take a third of the time, and programs somewhat more than users have; with
 # JAX_DISABLE_MOST_OPTIMIZATIONS=0, the tests marked ``numerics`` run what users do.
@@ -55,7 +55,7 @@ def bounded_executables():
 @pytest.fixture(autouse=True, scope="session")
 def kept_compilations():
     """What modules of the same metrics compile is kept from test to test."""
-    for interned in (_declared.declarations, _declared.shared, _declared.statistics_of):
+    for interned in (_declaration.declarations, _declaration.formulas, _passes.statistics_of):
         interned.recent = 1000
 
 

@@ -12,7 +12,8 @@ import pytest
 import recmetrics_jax as rm
 from recmetrics_jax._src.metric import compiled
 from recmetrics_jax.adapter import (
-    _declared,
+    _declaration,
+    _passes,
     accuracy,
     auc,
     auprc,
@@ -204,7 +205,7 @@ def test_what_metrics_compile_goes_with_them_but_for_the_last_few(monkeypatch):
 
 
 def test_what_a_module_of_the_adapter_compiles_goes_when_it_goes(monkeypatch):
-    for interned in (_declared.declarations, _declared.shared, _declared.statistics_of):
+    for interned in (_declaration.declarations, _declaration.formulas, _passes.statistics_of):
         monkeypatch.setattr(interned, "recent", 0)
     task = metrics_config.RecTaskInfo("click", "y", "p", "w")
     names = metrics_config.RecMetricEnum
@@ -216,8 +217,8 @@ def test_what_a_module_of_the_adapter_compiles_goes_when_it_goes(monkeypatch):
         },
     )
 
-    def evaluate():
-        """How many executables a module left behind that was used and let go."""
+    def used():
+        """A module and its use."""
         modules = [generate_metric_module(RecMetricModule, config, 31, 1, 0, {}, device="cpu")]
 
         def steps():
@@ -225,12 +226,19 @@ def test_what_a_module_of_the_adapter_compiles_goes_when_it_goes(monkeypatch):
                 modules[0].update({"p": P[0, :31], "y": Y[0, :31], "w": W[0, :31]})
                 modules[0].compute()
 
+        return modules, steps
+
+    def evaluate():
+        """How many executables a module left behind that was used and let go."""
+        modules, steps = used()
         before = executables()
         assert COMPILED in compilations.during(steps)
         assert executables() > before
         assert COMPILED not in compilations.during(steps)
         modules.clear()
         return executables() - before
+
+    used()[1]()  # What was kept for other tests goes.
 
     evaluate()  # The first use also compiles what belongs to no module.
     assert evaluate() == evaluate() == 0

@@ -26,12 +26,10 @@ from recmetrics_jax._src.terms import BinnedTerm
 from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
 from recmetrics_jax.adapter._declaration import (
     Declaration,
-    declarations,
     declare,
     hashable,
     option_names,
 )
-from recmetrics_jax.adapter._declaration import formulas as shared
 from recmetrics_jax.adapter._inputs import (
     SAMPLE_STATES,
     TaskBatch,
@@ -40,14 +38,12 @@ from recmetrics_jax.adapter._inputs import (
     shape_of,
 )
 from recmetrics_jax.adapter._module import is_standard, standard
-from recmetrics_jax.adapter._passes import Contributions, Passes, samples_as_inputs, statistics_of
+from recmetrics_jax.adapter._passes import Contributions, Passes, samples_as_inputs
 from recmetrics_jax.adapter._states import RecMetricException, joined_samples
 from recmetrics_jax.adapter._tensors import Tensor, as_kind, cloned, from_numpy, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricPrefix
 
 _METRIC_NAMES = {name.value: name for name in MetricName}
-
-__all__ = ["DeclaredComputation", "declarations", "planned", "shared", "statistics_of"]
 
 
 class DeclaredComputation(RecMetricComputation):
