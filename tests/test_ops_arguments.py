@@ -146,10 +146,22 @@ def test_points_that_do_not_belong_together_are_refused(function):
         area((X, X))
 
 
+def primitives(jaxpr):
+    """What a function does, in order, whatever of it is a function of its own."""
+    names = []
+    for equation in jaxpr.eqns:
+        inner = [p for p in equation.params.values() if hasattr(p, "jaxpr")]
+        if equation.primitive.name not in ("jit", "pjit"):
+            names.append(equation.primitive.name)
+        for of in inner:
+            names += primitives(of.jaxpr)
+    return names
+
+
 @pytest.mark.parametrize("function", CALLS)
 def test_checks_leave_nothing_in_what_is_compiled(function):
     arguments = jax.tree.map(jnp.asarray, CALLS[function][0])
     plain = getattr(ops, function).__wrapped__.__wrapped__
     of_plain = jax.make_jaxpr(lambda x: plain(*x))(arguments)
     of_checked = jax.make_jaxpr(lambda x: getattr(ops, function)(*x))(arguments)
-    assert str(of_checked) == str(of_plain)
+    assert primitives(of_checked.jaxpr) == primitives(of_plain.jaxpr)
