@@ -13,7 +13,7 @@ from recmetrics_jax._src.metrics._groups import Average
 
 rm: Any = recmetrics_jax  # misuse is what a type checker refuses
 
-REQUIRED = {"n_classes": 4, "window": 5, "terms": {"n": len}, "values": dict}
+REQUIRED = {"n_classes": 4, "window": 9, "terms": {"n": len}, "values": dict}
 NOT_SCALAR = {"terms", "values", "keys", "is_negative_task_mask"}
 VALUES = {"bins": 4096, "average": get_args(Average)[1], "undefined": 0.5, "undefined_groups": 0.5}
 BY_KIND = {"int": 8, "float": 0.25, "bool": True, "str": "user"}

@@ -129,6 +129,8 @@ def _carried(
     if last is None:
         return new
     window = _accumulators(old)[last.accumulator]
+    if isinstance(new, Samples):
+        return window._replace(limit=new.limit)
     if not isinstance(new, Window):
         return window
 
@@ -170,7 +172,7 @@ def _as_state(state: Any) -> MetricState:
             histograms=tuple(Histogram(**x) for x in _in_order(state.get("histograms"))),
             windows=tuple(Window(**x) for x in _in_order(state.get("windows"))),
             samples=tuple(
-                Samples(**{**x, "rows": Rows(**{"keys": {}, **x["rows"]})})
+                Samples(**{**x, "rows": Rows(**{"keys": {}, **x["rows"]}), "limit": None})
                 for x in _in_order(state.get("samples"))
             ),
             contents=state["contents"],
@@ -201,10 +203,16 @@ def _check_arrays(old: MetricState, fresh: MetricState, rows: np.ndarray, n_task
         raise ValueError(
             f"state: expected {dtype}, got {old.lifetime.parts.dtype}; was x64 switched?"
         )
-    sizes = [
-        jax.tree.leaves(x)[0].shape[1 if isinstance(x, Samples) else -1] for x in _accumulators(old)
+    told = [
+        int(rows[1:][rows[1:, 0] == number, 3].sum()) for number in range(len(_accumulators(old)))
     ]
-    told = [int(rows[1:][rows[1:, 0] == number, 3].sum()) for number in range(len(sizes))]
+    # A state that is one of several holds a share of its window.
+    sizes = [
+        max(x.capacity, size)
+        if isinstance(x, Samples) and x.capacity > 0
+        else jax.tree.leaves(x)[0].shape[-1]
+        for x, size in zip(_accumulators(old), told, strict=True)
+    ]
     if sizes != told:
         raise ValueError(
             f"state: expected arrays of {told} numbers, as its contents say, got {sizes}; restore "

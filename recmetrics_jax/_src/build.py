@@ -143,6 +143,7 @@ def sample_metric(
     *,
     n_tasks: int = 1,
     window: int,
+    shards: int = 1,
     keys: tuple[str, ...] = (),
     n_classes: int | None = None,
     undefined: float | Mapping[str, float] = math.nan,
@@ -156,6 +157,9 @@ def sample_metric(
         n_tasks: number of tasks ``T``.
         window: examples in the window, by task, at most 2^30; exact, whatever the size of the
             updates. States that are merged keep the newest updates of both that fit whole.
+        shards: how many states that are kept apart, on as many devices, share the window. Each
+            holds the newest ``ceil(window / shards)`` of its own, and merged ones as many more as
+            were merged, up to ``window``: of updates that each of them still has whole.
         keys: names of the key arrays that ``values`` reads.
         n_classes: ``C`` where the predictions are ``[T, N, C]``.
         undefined: what values are where they are undefined, as in `sum_metric`.
@@ -165,8 +169,8 @@ def sample_metric(
         or an infinity is in its window.
 
     Raises:
-        ValueError: if ``n_tasks`` or ``window`` is out of range; from ``update``, if a batch does
-            not fit.
+        ValueError: if ``n_tasks``, ``window`` or ``shards`` is out of range; from ``update``, if a
+            batch does not fit.
 
     >>> import jax.numpy as jnp, recmetrics_jax as rm
     >>> def largest(batch):
@@ -176,11 +180,13 @@ def sample_metric(
     >>> round(metric.compute(state)["window_largest"].item(), 6)
     0.7
     """
+    window = whole("window", window, 1, LARGEST_SAMPLES)
     definition = SampleDefinition(
         _formula(values, "a batch"),
         undefined_values(undefined),
         Kept(
-            whole("window", window, 1, LARGEST_SAMPLES),
+            window,
+            whole("shards", shards, 1, window),
             None if n_classes is None else whole("n_classes", n_classes, 1),
             tuple(sorted(names("keys", keys))),
         ),

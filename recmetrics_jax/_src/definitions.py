@@ -128,10 +128,17 @@ class Kept(NamedTuple):
 
     window: int
     """How many."""
+    shards: int
+    """How many states share them."""
     classes: int | None
     """``C`` where the predictions are ``[T, N, C]``."""
     keys: tuple[str, ...]
     """The names of the keys that are kept with the examples."""
+
+    @property
+    def share(self) -> int:
+        """How many a state holds that was never merged."""
+        return -(-self.window // self.shards)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ is a value, as definitions are; `recmetrics_jax._src.compiled` compiles its func
 import dataclasses
 import functools
 import itertools
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -148,7 +148,8 @@ class Program(Value):
         for kept in self._samples:
             words = (word_of("examples"), word_of(_in_words(kept)), kept.window)
             keys = f" with {', '.join(kept.keys)}" if kept.keys else ""
-            place = f"window of {kept.window:,} examples"
+            shared = f", shared by {kept.shards:,}" if kept.shards > 1 else ""
+            place = f"window of {kept.window:,} examples{shared}"
             entries.append(Entry(place, f"examples{keys}", (next(of), *words)))
         return Contents(self.n_tasks, entries)
 
@@ -158,6 +159,10 @@ class Program(Value):
 
     def init(self) -> MetricState:
         """The state before any example."""
+        return self._empty([kept.share for kept in self._samples])
+
+    def _empty(self, capacities: Sequence[int]) -> MetricState:
+        """The state before any example, with windows of examples of these capacities."""
         return MetricState(
             Sum.empty(self.n_tasks, self._lifetime.size),
             tuple(Histogram.empty(self.n_tasks, term.size) for _, term in self._histograms),
@@ -166,8 +171,8 @@ class Program(Value):
                 for (limit, slots), columns in self._windows.items()
             ),
             tuple(
-                Samples.empty(self.n_tasks, window, classes, keys)
-                for window, classes, keys in self._samples
+                Samples.empty(self.n_tasks, capacity, kept.window, kept.classes, kept.keys)
+                for capacity, kept in zip(capacities, self._samples, strict=True)
             ),
             jnp.asarray(self.contents.rows),
             {},
@@ -287,10 +292,16 @@ class Program(Value):
                 f"{name}: expected a state of this metric, {expected}, "
                 f"got {jax.tree.structure(state)}"
             )
+        # States that share a window have more of it the more of them were merged.
+        capacities = [
+            min(max(samples.capacity, kept.share), kept.window)
+            for samples, kept in zip(state.samples, self._samples, strict=True)
+        ]
+        template = jax.eval_shape(lambda: self._empty(capacities))
         for field in ("lifetime", "histograms", "windows", "samples", "contents"):
             shapes = [
                 [jnp.shape(leaf) for leaf in jax.tree.leaves(getattr(tree, field))]
-                for tree in (self._template, state)
+                for tree in (template, state)
             ]
             if shapes[0] != shapes[1]:
                 raise ValueError(

@@ -1,15 +1,19 @@
 """The accumulator of windows of examples: the newest ones themselves.
 
 With each example is kept which update brought it, so that states are merged side by side, as those
-of `windows` are.
+of `windows` are: the newest updates of all states that fit whole, and of which each state still has
+all.
 
-Shapes: ``T`` tasks, ``N`` examples, ``W`` examples in the window, ``C`` classes.
+Shapes: ``T`` tasks, ``N`` examples, ``W`` examples in the window, ``C`` classes, ``D`` states.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import serialization
+from jax import export
 
 from recmetrics_jax._src import numerics, segments
 from recmetrics_jax._src.base import Batch
@@ -26,8 +30,8 @@ class Rows(NamedTuple):
     weights: jax.Array
     """``float[T, N]``."""
     updated: jax.Array
-    """``int32[T, N]``: the number of the update that brought the example, from 1; its negative if
-    the example is not finite."""
+    """``int32[T, N]``: the number of the update that brought the example, from 1; its negative for
+    the first example of that update."""
     keys: dict[str, jax.Array]
     """``int32[T, N, 2]`` each, as in a `Batch`."""
 
@@ -41,25 +45,45 @@ class Rows(NamedTuple):
 
         return jax.tree.map(of, self)
 
-    def aged(self, updates: jax.Array) -> "Rows":
-        """With ages, 1 of the newest of so many updates, in place of their numbers; or back."""
-        turned = jnp.sign(self.updated) * (updates + jnp.int32(1) - jnp.abs(self.updated))
-        return self._replace(updated=turned)
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """The most examples that states are merged to; no array, since shapes depend on it."""
+
+    examples: int
+
+
+serialization.register_serialization_state(Limit, lambda _: {}, lambda limit, _: limit)
+export.register_pytree_node_serialization(
+    Limit,
+    serialized_name="recmetrics_jax.Limit",
+    serialize_auxdata=lambda limit: str(limit.examples).encode(),
+    deserialize_auxdata=lambda limit: Limit(int(limit)),
+)
 
 
 class Samples(NamedTuple):
-    """The newest examples of each task, up to its capacity ``W``: a ring."""
+    """The newest examples of each task, up to its capacity: a ring.
+
+    The capacity is ``W``, or the share of it of a state that is one of several. Then capacities add
+    up when states are merged, up to ``W``.
+    """
 
     rows: Rows
-    """The examples, ``N = W``."""
+    """The examples, ``N`` of the capacity."""
     cursor: jax.Array
     """``int32[T]``: the row that the next example overwrites, which is the oldest."""
     updates: jax.Array
     """``int32[]``: how many updates there were."""
+    left_out: jax.Array
+    """``int32[T]``: the newest update of which a merge left examples out; 0 if none."""
+    limit: Limit
+    """``W``."""
 
     @classmethod
     def empty(
-        cls, n_tasks: int, capacity: int, classes: int | None, keys: tuple[str, ...]
+        cls, n_tasks: int, capacity: int, limit: int, classes: int | None, keys: tuple[str, ...]
     ) -> "Samples":
         """No examples."""
         shape = (n_tasks, capacity)
@@ -70,18 +94,32 @@ class Samples(NamedTuple):
             updated=jnp.zeros(shape, jnp.int32),
             keys={key: jnp.zeros((*shape, 2), jnp.int32) for key in keys},
         )
-        return cls(rows, jnp.zeros(n_tasks, jnp.int32), jnp.zeros((), jnp.int32))
+        return cls(
+            rows,
+            jnp.zeros(n_tasks, jnp.int32),
+            jnp.zeros((), jnp.int32),
+            jnp.zeros(n_tasks, jnp.int32),
+            Limit(limit),
+        )
+
+    @property
+    def capacity(self) -> int:
+        """How many examples there may be."""
+        return self.rows.updated.shape[1]
 
     @property
     def batch(self) -> Batch:
         """The examples, in no particular order."""
         rows = self.rows
-        mask, nonfinite = rows.updated != 0, rows.updated < 0
-        return Batch(rows.predictions, rows.labels, rows.weights, mask, nonfinite, rows.keys)
+        mask = rows.updated != 0
+        finite = jnp.isfinite(rows.labels) & jnp.isfinite(rows.weights)
+        scores = jnp.isfinite(rows.predictions)
+        finite = finite & (scores if scores.ndim == 2 else jnp.all(scores, axis=-1))
+        return Batch(rows.predictions, rows.labels, rows.weights, mask, mask & ~finite, rows.keys)
 
     def push(self, batch: Batch) -> "Samples":
         """With the real examples of a batch; of more than fit, the last ones."""
-        capacity = self.rows.updated.shape[1]
+        capacity = self.capacity
         updates = self.updates + jnp.int32(1)
         order = jnp.cumsum(batch.mask, axis=1, dtype=jnp.int32)
         total = jnp.sum(batch.mask, axis=1, keepdims=True, dtype=jnp.int32)
@@ -94,51 +132,106 @@ class Samples(NamedTuple):
             predictions=batch.predictions,
             labels=batch.labels,
             weights=batch.weights,
-            updated=jnp.where(batch.nonfinite, -updates, updates),
+            updated=jnp.where(order == 1, -updates, updates),
             keys={key: batch.keys[key] for key in self.rows.keys},
         )
         rows = jax.tree.map(
             lambda ring, row: ring.at[tasks, position].set(row, mode="drop"), self.rows, new
         )
-        return Samples(rows, (self.cursor + total[:, 0]) % capacity, updates)
+        return self._replace(
+            rows=rows, cursor=(self.cursor + total[:, 0]) % capacity, updates=updates
+        )
 
     def _from_newest(self) -> tuple[jax.Array, Rows]:
-        """The rows in order, the newest first, ``int32[T, W]``; and the rows, with their ages."""
-        capacity = self.rows.updated.shape[1]
-        order = (self.cursor[:, None] - 1 - numerics.positions(capacity)) % capacity
-        return order, self.rows.aged(self.updates)
+        """The rows in order, the newest first, ``int32[T, N]``; and the rows, by age.
+
+        Which is 1 in the newest update, 2 in the one before, and `NEVER` where there is no example.
+        """
+        order = (self.cursor[:, None] - 1 - numerics.positions(self.capacity)) % self.capacity
+        updated = self.rows.updated
+        age = self.updates + jnp.int32(1) - jnp.abs(updated)
+        age = jnp.where(updated == 0, jnp.full_like(age, NEVER), age)
+        return order, self.rows._replace(updated=age)
+
+    def _whole_before(self) -> jax.Array:
+        """The age of the newest update that is not all here, ``int32[T]``; or `NEVER`."""
+        oldest = jnp.take_along_axis(self.rows.updated, self.cursor[:, None], axis=1)[:, 0]
+        # Where the ring is full, examples of the oldest update are gone, or all before it.
+        gone = jnp.where(oldest < 0, -oldest - jnp.int32(1), oldest)
+        gone = jnp.maximum(gone, self.left_out)
+        return jnp.where(gone == 0, jnp.full_like(gone, NEVER), self.updates + jnp.int32(1) - gone)
 
     def merge(self, other: "Samples") -> "Samples":
         """The newest examples of both: the newest updates that fit whole, newest beside newest."""
         (order, rows), (order_of_other, of_other) = self._from_newest(), other._from_newest()
-        both = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), rows, of_other)
-        order = jnp.concatenate([order, order_of_other + jnp.int32(order.shape[1])], axis=1)
-        return self._of(both, order, jnp.maximum(self.updates, other.updates))
+        states = [jnp.any(x.updated != NEVER, axis=1, keepdims=True) for x in (rows, of_other)]
+        order_of_other = order_of_other + jnp.int32(self.capacity)
+        return self._of(
+            jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), rows, of_other),
+            jnp.concatenate([order, order_of_other], axis=1),
+            states[0] & states[1],
+            jnp.maximum(self.updates, other.updates),
+            jnp.minimum(self._whole_before(), other._whole_before()),
+        )
 
     def all_merge(self, axis_name: numerics.AxisName) -> "Samples":
         """The newest examples of all devices, as in `merge`."""
         order, rows = self._from_newest()
-        order = order + jax.lax.axis_index(axis_name) * order.shape[1]
+        order = order + jax.lax.axis_index(axis_name) * self.capacity
         order, rows = jax.tree.map(lambda x: numerics.all_gather(x, axis_name), (order, rows))
-        return self._of(rows, order, jax.lax.pmax(self.updates, axis_name))
+        of_devices = rows.updated.reshape(len(order), -1, self.capacity)
+        states = jnp.any(of_devices != NEVER, axis=2)
+        updates, opposite = jax.lax.pmax((self.updates, -self._whole_before()), axis_name)
+        is_of_several = jnp.sum(states, axis=1, keepdims=True, dtype=jnp.int32) > 1
+        return self._of(rows, order, is_of_several, updates, -opposite)
 
-    def _of(self, rows: Rows, from_newest: jax.Array, updates: jax.Array) -> "Samples":
-        """The newest of ``N`` rows with ages, which are in order in each state."""
-        capacity = self.rows.updated.shape[1]
-        age = jnp.where(rows.updated == 0, jnp.full_like(from_newest, NEVER), jnp.abs(rows.updated))
-        age = segments.take(age, from_newest)
+    def _of(
+        self,
+        rows: Rows,
+        from_newest: jax.Array,
+        is_of_several: jax.Array,
+        updates: jax.Array,
+        whole_before: jax.Array,
+    ) -> "Samples":
+        """The newest examples of several states.
+
+        Args:
+            rows: of all states, ``N`` each, by age.
+            from_newest: ``int32[T, D * N]``: those of each state in order.
+            is_of_several: ``bool[T, 1]``, whether more than one state has any.
+            updates: ``int32[]``.
+            whole_before: ``int32[T]``, the least of all states.
+        """
+        capacity = min(self.limit.examples, from_newest.shape[1])
+        age = segments.take(rows.updated, from_newest)
         order = segments.argsort(age)
         age = segments.take(age, order)
-        until = segments.last_rows(segments.is_first(age)) + jnp.int32(1)
         is_there = age != NEVER
-        count = jnp.sum(is_there & (until <= capacity), axis=1, keepdims=True, dtype=jnp.int32)
+        # What one state has lost is not known beside what others still have.
+        whole_before = whole_before[:, None]
+        is_known = (age < whole_before) | ~is_of_several
+        until = segments.last_rows(segments.is_first(age)) + jnp.int32(1)
+        is_in = is_there & is_known & (until <= capacity)
         # Of the newest update, all or none can count.
-        is_lost = is_there[:, :1] & (until[:, :1] > capacity)
-        count = jnp.where(is_lost, jnp.int32(capacity), count)
+        is_lost = is_there[:, :1] & ~is_in[:, :1]
+        kept = jnp.where(is_lost, is_there & (numerics.positions(age.shape[1]) < capacity), is_in)
+        count = jnp.sum(kept, axis=1, keepdims=True, dtype=jnp.int32)
+        left_out = jnp.min(jnp.where(is_in, jnp.full_like(age, NEVER), age), axis=1, keepdims=True)
+        left_out = jnp.minimum(left_out, whole_before)
+        left_out = jnp.where(left_out == NEVER, 0, updates + jnp.int32(1) - left_out)
         # The oldest first, as they would have been written.
         place = count - 1 - numerics.positions(capacity)
-        kept = segments.take(from_newest, segments.take(order, jnp.maximum(place, 0)))
+        order = segments.take(from_newest, segments.take(order, jnp.maximum(place, 0)))
         # Behind a barrier, as sums are: a fold of states is not to become one loop.
-        rows = jax.lax.optimization_barrier(rows.take(kept, place >= 0))
-        rows = rows._replace(updated=jnp.where(is_lost, -jnp.abs(rows.updated), rows.updated))
-        return Samples(rows.aged(updates), count[:, 0] % capacity, updates)
+        rows = jax.lax.optimization_barrier(rows.take(order, place >= 0))
+        number = jnp.where(place >= 0, updates + jnp.int32(1) - rows.updated, 0)
+        return Samples(
+            rows._replace(
+                weights=jnp.where(is_lost & (place >= 0), jnp.nan, rows.weights),
+                updated=jnp.where(segments.is_first(rows.updated), -number, number),
+            ),
+            count[:, 0] % capacity,
+            updates,
+            left_out[:, 0],
+            self.limit,
+        )

@@ -64,6 +64,7 @@ def _area_metric(
     grouping_key: str,
     average: Average,
     undefined_groups: float | None,
+    shards: int,
     n_tasks: int,
     undefined: float,
     label_threshold: float | None = None,
@@ -83,6 +84,7 @@ def _area_metric(
         values,
         n_tasks=n_tasks,
         window=window,
+        shards=shards,
         keys=keys_of(options),
         undefined=undefined,
     )
@@ -97,6 +99,7 @@ def auc(
     average: Average = "equal",
     undefined_groups: float | None = None,
     label_threshold: float | None = None,
+    shards: int = 1,
     n_tasks: int = 1,
     undefined: float = math.nan,
 ) -> Metric:
@@ -119,6 +122,7 @@ def auc(
         undefined_groups: the AUC of a group without both classes; None leaves such groups out.
         label_threshold: labels from here on are positive, others negative; None takes them as
             they are. The reference's ``apply_bin`` is 0.039.
+        shards: how many states share the window; `recmetrics_jax.sample_metric` says more.
         n_tasks: number of tasks ``T``.
         undefined: the value where a class has no weight, or no group has a value.
 
@@ -149,6 +153,7 @@ def auc(
         grouping_key=grouping_key,
         average=average,
         undefined_groups=undefined_groups,
+        shards=shards,
         n_tasks=n_tasks,
         undefined=undefined,
         label_threshold=label_threshold,
@@ -163,6 +168,7 @@ def auprc(
     grouping_key: str = "grouping_keys",
     average: Average = "equal",
     undefined_groups: float | None = None,
+    shards: int = 1,
     n_tasks: int = 1,
     undefined: float = math.nan,
 ) -> Metric:
@@ -185,6 +191,7 @@ def auprc(
         average: what a group counts in it: ``"equal"`` 1, ``"impressions"`` its number of examples,
             ``"weight"`` their weight.
         undefined_groups: the AUPRC of a group without positives; None leaves such groups out.
+        shards: how many states share the window; `recmetrics_jax.sample_metric` says more.
         n_tasks: number of tasks ``T``.
         undefined: the value where positives have no weight, or no group has a value.
 
@@ -210,6 +217,7 @@ def auprc(
         grouping_key=grouping_key,
         average=average,
         undefined_groups=undefined_groups,
+        shards=shards,
         n_tasks=n_tasks,
         undefined=undefined,
     )

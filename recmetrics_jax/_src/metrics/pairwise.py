@@ -147,6 +147,7 @@ def rauc(
     grouping_key: str = "grouping_keys",
     average: Average = "equal",
     undefined_groups: float | None = None,
+    shards: int = 1,
     n_tasks: int = 1,
     undefined: float = math.nan,
 ) -> Metric:
@@ -166,6 +167,7 @@ def rauc(
         average: what a group counts in it: ``"equal"`` 1, ``"impressions"`` its number of examples,
             ``"weight"`` their weight.
         undefined_groups: the RAUC of a group of one example; None leaves such groups out.
+        shards: how many states share the window; `recmetrics_jax.sample_metric` says more.
         n_tasks: number of tasks ``T``.
         undefined: the value where there are fewer than two examples, or no group has a value.
 
@@ -198,6 +200,7 @@ def rauc(
         functools.partial(rauc_values, **options),
         n_tasks=n_tasks,
         window=window,
+        shards=shards,
         keys=keys_of(options),
         undefined=undefined,
     )
