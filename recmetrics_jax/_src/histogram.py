@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import numerics
-from recmetrics_jax._src.base import vary_as
+from recmetrics_jax._src.sharding import vary_as
 
 MAX_ADDITIONS = 1 << 16
 

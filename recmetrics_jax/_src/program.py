@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import reduction
 from recmetrics_jax._src.accumulators import Sum
-from recmetrics_jax._src.base import Batch, Values, gathered, make_exportable, newest
+from recmetrics_jax._src.base import Batch, Values, make_exportable, newest
 from recmetrics_jax._src.checks import way_out_of_tasks
 from recmetrics_jax._src.contents import Contents, Entry
 from recmetrics_jax._src.definitions import Definition, Kept, SampleDefinition, SumDefinition
@@ -26,6 +26,7 @@ from recmetrics_jax._src.identity import Value
 from recmetrics_jax._src.layout import Columns, Group, GroupedColumns, packed
 from recmetrics_jax._src.numerics import is_known
 from recmetrics_jax._src.samples import Rows, Samples
+from recmetrics_jax._src.sharding import gathered
 from recmetrics_jax._src.state import MetricState
 from recmetrics_jax._src.terms import BAD_EXAMPLES, EXAMPLES, BinnedTerm, Term
 from recmetrics_jax._src.windows import Window
