@@ -14,6 +14,11 @@ State = Any  # a pytree of arrays, opaque to the caller
 Values = dict[str, jax.Array]
 
 
+def is_known(size: Any) -> bool:
+    """Whether a size is a number, and not a symbol, as those of a function that is exported are."""
+    return isinstance(size, int)
+
+
 class Batch(NamedTuple):
     """Examples of ``T`` tasks, checked and cast; made by `make_batch`.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src.numerics import is_known
+from recmetrics_jax._src.base import is_known
 
 BLOCK = 4
 

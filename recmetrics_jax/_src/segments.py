@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import scans
-from recmetrics_jax._src.numerics import is_known
+from recmetrics_jax._src.base import is_known
 from recmetrics_jax._src.words import words_of
 
 
