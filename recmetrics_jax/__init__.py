@@ -11,7 +11,8 @@ values = metrics.compute(state)
 from recmetrics_jax import ops, testing
 from recmetrics_jax._src.accumulators import all_merge
 from recmetrics_jax._src.adopt import Adopted, adopt
-from recmetrics_jax._src.base import Batch, make_batch
+from recmetrics_jax._src.base import Batch
+from recmetrics_jax._src.batch import bucket_size, make_batch, make_padded_batch
 from recmetrics_jax._src.build import collection, sample_metric, sum_metric
 from recmetrics_jax._src.describe import Description, describe, scalars
 from recmetrics_jax._src.metric import Metric
@@ -26,7 +27,6 @@ from recmetrics_jax._src.metrics.ranking import ndcg
 from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
 from recmetrics_jax._src.metrics.regression import mae, mse
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.padding import bucket_size, make_padded_batch
 from recmetrics_jax._src.terms import Term
 
 __version__ = "0.1.0"

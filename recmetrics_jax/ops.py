@@ -15,6 +15,7 @@ import jax
 from recmetrics_jax._src import arguments, curves, pairs, segments
 from recmetrics_jax._src.curves import Curve
 from recmetrics_jax._src.pairs import Pairs
+from recmetrics_jax._src.words import words_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,7 +39,7 @@ sums = _compiled(segments.sums)
 sums_before = _compiled(segments.sums_before)
 take = _compiled(segments.take)
 totals = _compiled(segments.totals)
-words_of = _compiled(segments.words_of)
+words_of = _compiled(words_of)
 
 curve = _compiled(curves.curve)
 precision_recall_area = _compiled(curves.precision_recall_area, arguments.checked_points)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.accumulators import all_merge
-from recmetrics_jax._src.base import Batch, State, Values, assemble
+from recmetrics_jax._src.base import Batch, State, Values
+from recmetrics_jax._src.batch import assemble
 from recmetrics_jax._src.describe import describe
 from recmetrics_jax._src.metric import Metric
 

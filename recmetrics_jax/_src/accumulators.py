@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import numerics
-from recmetrics_jax._src.base import varying_axes
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.samples import Samples
+from recmetrics_jax._src.sharding import varying_axes
 from recmetrics_jax._src.windows import Window
 
 Tree = TypeVar("Tree")

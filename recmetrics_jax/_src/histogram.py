@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import numerics
-from recmetrics_jax._src.base import vary_as
+from recmetrics_jax._src.base import is_known
+from recmetrics_jax._src.sharding import vary_as
 
 MAX_ADDITIONS = 1 << 16
 
@@ -45,7 +46,7 @@ class Histogram(NamedTuple):
     def add(self, index: jax.Array, statistics: jax.Array) -> "Histogram":
         """With ``statistics``, ``float[T, N]``, added at ``index``, ``int32[T, N]``."""
         tasks = jnp.arange(index.shape[0], dtype=index.dtype)[:, None]
-        if not numerics.is_known(index.shape[1]) or index.shape[1] >= MAX_ADDITIONS:
+        if not is_known(index.shape[1]) or index.shape[1] >= MAX_ADDITIONS:
             with jax.enable_x64(True):
                 sums = jnp.zeros(self.parts.shape[1:], jnp.float64)
                 sums = sums.at[tasks, index].add(statistics.astype(jnp.float64))

@@ -14,21 +14,14 @@ user's, and leaves the state in the user's dtype.
 
 import math
 from collections.abc import Hashable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recmetrics_jax._src import _cpu
+
 AxisName = Hashable | tuple[Hashable, ...]
-
-MOST_PARTS = 8
-"""The longest reduction that XLA's CPU backend unrolls."""
-
-
-def is_known(size: Any) -> bool:
-    """Whether a size is a number, and not a symbol, as those of a function that is exported are."""
-    return isinstance(size, int)
 
 
 def two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -87,15 +80,6 @@ def join(parts: jax.Array) -> jax.Array:
     return total
 
 
-def parts_of(length: int) -> int:
-    """In how many parts a sum over so many is best added up first.
-
-    XLA's CPU backend unrolls a reduction of up to `MOST_PARTS`, and so computes the loop around it
-    with vector instructions; longer ones run number by number.
-    """
-    return next((parts for parts in range(MOST_PARTS, 1, -1) if length % parts == 0), length)
-
-
 def total(high: jax.Array, low: jax.Array) -> jax.Array:
     """The sum along axis 1 of expansions of two, ``float64[T, S, K]`` each, as ``float64[T, K]``.
 
@@ -109,10 +93,10 @@ def total(high: jax.Array, low: jax.Array) -> jax.Array:
 
     n_tasks, length, size = high.shape
     while length > 1:
-        parts = parts_of(length)
-        length //= parts
+        chunks = _cpu.chunks_of(length)
+        length //= chunks
         high, low = jax.lax.reduce(
-            tuple(x.reshape(n_tasks, parts, length, size) for x in (high, low)),
+            tuple(x.reshape(n_tasks, chunks, length, size) for x in (high, low)),
             (np.float64(0), np.float64(0)),
             add_pairs,
             dimensions=(1,),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import segments
-from recmetrics_jax._src.numerics import is_known
+from recmetrics_jax._src.base import is_known
 
 BLOCK_BITS = 4
 

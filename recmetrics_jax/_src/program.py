@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import reduction
 from recmetrics_jax._src.accumulators import Sum
-from recmetrics_jax._src.base import Batch, Values, gathered, make_exportable, newest
+from recmetrics_jax._src.base import Batch, Values, is_known, make_exportable, newest
 from recmetrics_jax._src.checks import way_out_of_tasks
 from recmetrics_jax._src.contents import Contents, Entry
 from recmetrics_jax._src.definitions import Definition, Kept, SampleDefinition, SumDefinition
@@ -24,8 +24,8 @@ from recmetrics_jax._src.fingerprints import word_of
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.identity import Value
 from recmetrics_jax._src.layout import Columns, Group, GroupedColumns, packed
-from recmetrics_jax._src.numerics import is_known
 from recmetrics_jax._src.samples import Rows, Samples
+from recmetrics_jax._src.sharding import gathered
 from recmetrics_jax._src.state import MetricState
 from recmetrics_jax._src.terms import BAD_EXAMPLES, EXAMPLES, BinnedTerm, Term
 from recmetrics_jax._src.windows import Window
@@ -221,7 +221,7 @@ class Program(Value):
             term: term.evaluate(together if term.is_summed else batch)
             for term in (BAD_EXAMPLES, *columns.starts)
         }
-        sums = reduction.sums(terms, batch)
+        sums = reduction.sums(terms)
         with jax.enable_x64(True):
             poisoned, sums = sums[:, :1] > 0, sums[:, 1:]
             return jnp.where(poisoned & ~columns.is_raw, jnp.nan, sums), poisoned

@@ -5,66 +5,15 @@ every transformation. A group is a run of neighbouring rows, so rows are sorted 
 ``bool[..., N]``, tells where each group begins. How many groups there are need not be known.
 """
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src.numerics import is_known
-
-BLOCK = 4
-
-Rows = tuple[jax.Array, ...]
-Combine = Callable[[Rows, Rows], Rows]
-
-
-def words_of(x: jax.Array) -> tuple[jax.Array, ...]:
-    """An array as unsigned words that, the first most significant, are in the order of its values.
-
-    Args:
-        x: ``float[..., N]``, ``int[..., N]`` or ``bool[..., N]``, of up to 64 bits.
-
-    Returns:
-        One or two arrays ``uint32[..., N]``. -0.0 is 0.0, subnormal floats are told apart, and
-        NaN comes after all else (before, with the sign set).
-
-    >>> import jax.numpy as jnp
-    >>> (word,) = words_of(jnp.array([-1.5, -0.0, 0.0, 2.0]))
-    >>> (word[1:] > word[:-1]).tolist()
-    [True, False, True]
-    """
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return _words_of_floats(x.astype(jnp.float32) if x.dtype.itemsize < 4 else x)
-    if x.dtype == bool or x.dtype.itemsize < 4:
-        x = x.astype(jnp.int32)
-    with jax.enable_x64(True):
-        bits = x.astype(f"uint{x.dtype.itemsize * 8}")
-        if jnp.issubdtype(x.dtype, jnp.signedinteger):
-            bits = bits ^ _sign_bit(bits.dtype)
-        return _words_of_bits(bits)
-
-
-def _words_of_floats(x: jax.Array) -> tuple[jax.Array, ...]:
-    with jax.enable_x64(True):
-        bits = jax.lax.bitcast_convert_type(x, f"uint{x.dtype.itemsize * 8}")
-        sign = _sign_bit(bits.dtype)
-        # By bits, since the comparison ``x == 0`` may take a subnormal number for zero.
-        bits = jnp.where(bits == sign, jnp.zeros_like(bits), bits)
-        return _words_of_bits(jnp.where(bits >= sign, ~bits, bits | sign))
-
-
-def _sign_bit(dtype: jnp.dtype) -> jax.Array:
-    return jnp.array(1 << (dtype.itemsize * 8 - 1), dtype)
-
-
-def _words_of_bits(bits: jax.Array) -> tuple[jax.Array, ...]:
-    if bits.dtype == jnp.uint32:
-        return (bits,)
-    shift = jnp.array(32, bits.dtype)
-    return (bits >> shift).astype(jnp.uint32), bits.astype(jnp.uint32)
+from recmetrics_jax._src import scans
+from recmetrics_jax._src.base import is_known
+from recmetrics_jax._src.words import words_of
 
 
 def argsort(*keys: jax.Array) -> jax.Array:
@@ -152,72 +101,6 @@ def is_last(is_first: jax.Array) -> jax.Array:
     return jnp.concatenate([is_first[..., 1:], jnp.ones_like(is_first[..., :1])], axis=-1)
 
 
-def _scan(combine: Combine, rows: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-    """``combine`` of all rows up to each one, in blocks, and between blocks by the same again.
-
-    `jax.lax.associative_scan` halves the rows in each of its rounds. A block of more than two
-    makes fewer rounds, so that this compiles in half the time or less, and runs no slower.
-
-    Args:
-        combine: what is before and what comes next, to one; associative, with zeros before what
-            comes first.
-        rows: arrays of one shape ``[..., N]``.
-
-    Returns:
-        Arrays of that shape.
-    """
-    *lead, size = rows[0].shape
-    if not is_known(size):
-        return _scan_in_rounds(combine, rows)
-    if size < 2:
-        return tuple(rows)
-    width = min(size, BLOCK)
-    filled = (jnp.concatenate([x, jnp.zeros_like(x[..., : -size % width])], -1) for x in rows)
-    blocks = [x.reshape(*lead, -1, width) for x in filled]
-    columns = (tuple(x[..., i] for x in blocks) for i in range(width))
-    columns = list(itertools.accumulate(columns, combine))
-    if size > width:
-        before = tuple(_shift(x) for x in _scan(combine, columns[-1]))
-        columns = [combine(before, column) for column in columns]
-    scanned = (jnp.stack(x, axis=-1).reshape(*lead, -1) for x in zip(*columns, strict=True))
-    return tuple(x[..., :size] for x in scanned)
-
-
-def _scan_in_rounds(combine: Combine, rows: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-    """`_scan` of as many rows as there may be, which only an exported function has.
-
-    Each round doubles how many rows before it are in each row (Hillis and Steele, Data Parallel
-    Algorithms, Communications of the ACM 29(12), 1986).
-    """
-    places = jnp.arange(rows[0].shape[-1], dtype=jnp.int32)
-    count = jnp.max(places, initial=jnp.int32(0))
-
-    def double(carry: tuple[jax.Array, Rows]) -> tuple[jax.Array, Rows]:
-        step, scanned = carry
-        before = tuple(
-            jnp.where(places >= step, jnp.roll(x, step, axis=-1), jnp.zeros_like(x))
-            for x in scanned
-        )
-        return step * 2, tuple(combine(before, scanned))
-
-    one = jnp.ones((), jnp.int32)
-    return jax.lax.while_loop(lambda c: c[0] <= count, double, (one, tuple(rows)))[1]
-
-
-def _shift(x: jax.Array) -> jax.Array:
-    """Each row in the place of the next one, with zero in the first place."""
-    return jnp.concatenate([jnp.zeros_like(x[..., :1]), x[..., :-1]], axis=-1)
-
-
-def _scan_groups(
-    combine: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, is_first: jax.Array
-) -> jax.Array:
-    def combine_in_group(a: Rows, b: Rows) -> Rows:
-        return a[0] | b[0], jnp.where(b[0], b[1], combine(a[1], b[1]))
-
-    return _scan(combine_in_group, (is_first, x))[1]
-
-
 def cumsum(x: jax.Array, is_first: jax.Array | None = None) -> jax.Array:
     """Cumulative sums that start anew in every group.
 
@@ -236,18 +119,8 @@ def cumsum(x: jax.Array, is_first: jax.Array | None = None) -> jax.Array:
     [1, 3, 3, 7]
     """
     if is_first is None:
-        return _scan(lambda a, b: (a[0] + b[0],), (x,))[0]
-    return _scan_groups(jnp.add, x, is_first)
-
-
-def cummax(x: jax.Array, is_first: jax.Array) -> jax.Array:
-    """Cumulative maxima that start anew in every group, ``[..., N]``.
-
-    >>> import jax.numpy as jnp
-    >>> cummax(jnp.array([2, 1, -4, -3]), jnp.array([True, False, True, False])).tolist()
-    [2, 2, -4, -3]
-    """
-    return _scan_groups(jnp.maximum, x, is_first)
+        return scans.scan(lambda a, b: (a[0] + b[0],), (x,))[0]
+    return scans.in_groups(jnp.add, x, is_first)
 
 
 def sums_before(x: jax.Array, is_first: jax.Array | None = None) -> jax.Array:
@@ -259,7 +132,7 @@ def sums_before(x: jax.Array, is_first: jax.Array | None = None) -> jax.Array:
     >>> sums_before(jnp.array([1, 2, 3, 4]), jnp.array([True, False, False, True])).tolist()
     [0, 1, 3, 0]
     """
-    before = _shift(cumsum(x, is_first))
+    before = scans.shifted(cumsum(x, is_first))
     return before if is_first is None else jnp.where(is_first, jnp.zeros_like(x), before)
 
 
@@ -333,7 +206,7 @@ def first_rows(is_first: jax.Array) -> jax.Array:
     """
     rows = jnp.arange(is_first.shape[-1], dtype=jnp.int32)
     starts = jnp.where(is_first, jnp.broadcast_to(rows, is_first.shape), jnp.zeros((), jnp.int32))
-    return _scan(lambda a, b: (jnp.maximum(a[0], b[0]),), (starts,))[0]
+    return scans.scan(lambda a, b: (jnp.maximum(a[0], b[0]),), (starts,))[0]
 
 
 def last_rows(is_first: jax.Array) -> jax.Array:

@@ -36,6 +36,9 @@ class Term(Value):
             to masked examples itself; for statistics of pairs and groups of examples.
         per_batch: True: what examples count depends on those beside them in their batch, as it does
             for pairs and sessions; `recmetrics_jax.describe` tells which values that concerns.
+        arithmetic: False: the function takes logarithms, exponentials or the like. It says what
+            the numbers of examples cost, which decides how a CPU adds them up; it is no part of
+            what the term is, and changes no value.
 
     >>> import jax.numpy as jnp, recmetrics_jax as rm
     >>> def above(batch, threshold):
@@ -51,6 +54,7 @@ class Term(Value):
     raw: bool = False
     is_summed: bool = False
     per_batch: bool = False
+    arithmetic: bool = True
 
     def __post_init__(self) -> None:
         """Checks the fields, and makes them Python's own.
@@ -71,11 +75,11 @@ class Term(Value):
         put = functools.partial(object.__setattr__, self)
         put("shape", shape("shape", self.shape))
         put("keys", names("keys", self.keys))
-        for name in ("raw", "is_summed", "per_batch"):
+        for name in ("raw", "is_summed", "per_batch", "arithmetic"):
             put(name, flag(name, getattr(self, name)))
 
     def make_key(self) -> Hashable:
-        """All fields; options with their types, since 1 and True may mean different things."""
+        """What it is; options with their types, since 1 and True may mean different things."""
         return (
             Formula.of(self.function),
             typed(self.options),

@@ -48,7 +48,7 @@ def _sums(terms: tuple[Term, ...], inputs: Inputs) -> jax.Array:
         weights=batch.weights.astype(jnp.float64),
     )
     # No example is bad: what a NaN touches becomes NaN by arithmetic, as in the reference.
-    return reduction.sums({term: term.evaluate(batch) for term in terms}, batch).T
+    return reduction.sums({term: term.evaluate(batch) for term in terms}).T
 
 
 statistics_of = Interned(Statistics)

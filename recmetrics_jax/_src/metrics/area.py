@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import curves
 from recmetrics_jax._src.base import Batch, Values
-from recmetrics_jax._src.build import factory, sample_metric
+from recmetrics_jax._src.build import sample_metric
+from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._groups import Average, group_values, grouping, keys_of
 from recmetrics_jax._src.options import threshold

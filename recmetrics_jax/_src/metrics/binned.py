@@ -8,12 +8,14 @@ from typing import Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src import curves, segments
+from recmetrics_jax._src import curves
 from recmetrics_jax._src.base import Batch, Values
-from recmetrics_jax._src.build import factory, sum_metric
+from recmetrics_jax._src.build import sum_metric
+from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.options import number, whole
 from recmetrics_jax._src.terms import BinnedTerm, Term, scores
+from recmetrics_jax._src.words import words_of
 
 X = TypeVar("X")
 
@@ -29,7 +31,7 @@ class HistogramSums(NamedTuple, Generic[X]):
 
 def histogram(batch: Batch, bins: int) -> tuple[jax.Array, jax.Array]:
     """The bin of each example, what scores share in their upper bits; ``w y`` and ``w (1 - y)``."""
-    (word,) = segments.words_of(scores(batch).astype(jnp.float32))
+    (word,) = words_of(scores(batch).astype(jnp.float32))
     bits = (bins - 1).bit_length()
     index = (word >> jnp.uint32(32 - bits)).astype(jnp.int32)
     weights = jnp.stack([batch.weights * batch.labels, batch.weights * (1 - batch.labels)], axis=-1)

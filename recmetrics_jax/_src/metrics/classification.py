@@ -7,7 +7,8 @@ import jax
 
 from recmetrics_jax._src import options
 from recmetrics_jax._src.base import Batch, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
+from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.terms import WEIGHTS, Term, scores

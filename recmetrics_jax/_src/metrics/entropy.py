@@ -7,12 +7,13 @@ from typing import Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from recmetrics_jax._src import _cpu
 from recmetrics_jax._src.base import Batch, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
+from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.numerics import is_known, safe_divide
+from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.options import flag
-from recmetrics_jax._src.reduction import SMALL
 from recmetrics_jax._src.terms import (
     WEIGHTED_LABELS,
     WEIGHTED_NEGATIVES,
@@ -76,27 +77,19 @@ def _cross_entropy_of_classes(
 def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
     """The weighted cross entropy of each example.
 
-    Of a large batch on a CPU, where a logarithm costs more than all the rest, by a choice made for
-    the whole batch: whether all labels are 0 or 1. A GPU would wait for it. No task has another
-    number for what the others hold, since both ways agree on labels of 0 and 1.
+    A logarithm costs more than all the rest, so where all labels are 0 or 1 there may be but one.
     """
-
-    def by_labels(*arrays: jax.Array) -> jax.Array:
-        labels = arrays[0]
-        # The sum is faster than jnp.all.
-        is_of_classes = jnp.sum(jnp.abs(labels * labels - labels)) == 0
-        return jax.lax.cond(is_of_classes, of_classes, of_any, *arrays)
-
-    of_any = functools.partial(weighted_cross_entropy, eta=eta)
-    if not is_known(batch.labels.size) or batch.labels.size <= SMALL:
-        return of_any(batch.labels, scores(batch), batch.weights)
-    of_classes = functools.partial(_cross_entropy_of_classes, eta=eta)
-    return jax.lax.platform_dependent(
-        batch.labels, scores(batch), batch.weights, cpu=by_labels, default=of_any
+    return _cpu.by_shortcut(
+        lambda labels, *_: jnp.abs(labels * labels - labels),
+        functools.partial(_cross_entropy_of_classes, eta=eta),
+        functools.partial(weighted_cross_entropy, eta=eta),
+        *(batch.labels, scores(batch), batch.weights),
     )
 
 
-ne_terms = NESums(Term(cross_entropy), WEIGHTS, WEIGHTED_LABELS, WEIGHTED_NEGATIVES)
+ne_terms = NESums(
+    Term(cross_entropy, arithmetic=False), WEIGHTS, WEIGHTED_LABELS, WEIGHTED_NEGATIVES
+)
 
 
 def normalized_entropy(sums: NESums[jax.Array]) -> jax.Array:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src.base import Batch, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sample_metric, sum_metric
+from recmetrics_jax._src.build import DEFAULT_SLOTS, sample_metric, sum_metric
+from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._groups import Average, group_values, grouping, keys_of
 from recmetrics_jax._src.numerics import safe_divide

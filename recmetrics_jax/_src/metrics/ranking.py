@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src import segments
-from recmetrics_jax._src.base import Batch, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, factory, sum_metric
+from recmetrics_jax._src.base import Batch, Values, is_known
+from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.numerics import is_known, safe_divide
+from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.options import flag, text, whole
 from recmetrics_jax._src.terms import Term, scores
 

@@ -1,0 +1,266 @@
+"""The one door through which arrays enter: they are checked, cast, padded and zeroed here.
+
+Batches of many lengths are padded to few, by `bucket_size`, so that few are compiled.
+"""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import errors
+
+from recmetrics_jax._src.base import Batch
+from recmetrics_jax._src.checks import (
+    ArrayOrList,
+    check_keys,
+    check_kind,
+    check_per_example,
+    check_shapes,
+    to_host,
+)
+from recmetrics_jax._src.options import flag, whole
+
+SMALLEST = 256
+
+
+def make_batch(
+    predictions: ArrayOrList,
+    labels: ArrayOrList,
+    weights: ArrayOrList | None = None,
+    *,
+    mask: ArrayOrList | None = None,
+    mask_nonfinite: bool = False,
+    keys: Mapping[str, ArrayOrList] | None = None,
+) -> Batch:
+    """Checks and casts arrays into a `Batch`; works eagerly and under every transformation.
+
+    Predictions, labels and weights of any real dtype (bfloat16, integers, booleans) become
+    float32, or float64 where x64 is enabled. They are cut off from gradients: a metric inside a
+    differentiated step neither enters the gradient nor breaks it.
+
+    Args:
+        predictions: ``[N]``, ``[T, N]``, or ``[T, N, C]`` with scores of classes.
+        labels: ``[N]`` or ``[T, N]``, as the predictions.
+        weights: like ``labels``, or ``[N]`` for all tasks; ones if None.
+        mask: bool, like ``labels``, or ``[N]`` for all tasks; False marks padding, which may
+            hold anything and changes nothing. All True if None.
+        mask_nonfinite: what to do with examples whose prediction, label or weight is NaN or
+            infinite. False: the values of their task become NaN, in a window for as long as the
+            example is in it. True: such examples are left out, as if masked. Either way
+            `recmetrics_jax.nonfinite_examples` counts them.
+        keys: integer arrays by name, like ``labels`` or ``[N]``: sessions, groups, as in
+            ``keys={"session_id": ids}``. All 64 bits count where a NumPy array is given outside
+            jit, or x64 is enabled; jit itself cuts int64 arguments to int32 otherwise.
+
+    Returns:
+        A `Batch` with leaves ``[T, N, ...]``.
+
+    Raises:
+        ValueError: if a shape, rank or dtype is not as above, naming the argument.
+
+    >>> import recmetrics_jax as rm
+    >>> batch = rm.make_batch([0.2, 0.9, 0.0], [0, 1, 0], mask=[True, True, False])
+    >>> batch.labels.shape, batch.weights.tolist()
+    ((1, 3), [[1.0, 1.0, 0.0]])
+    """
+    predictions = _to_array("predictions", predictions, np.bool_, np.number)
+    labels = _to_array("labels", labels, np.bool_, np.number)
+    shape = check_shapes(predictions, labels)
+    if weights is not None:
+        weights = _to_array("weights", weights, np.bool_, np.number)
+        check_per_example("weights", weights.shape, shape)
+    if mask is not None:
+        mask = _to_array("mask", mask, np.bool_)
+        check_per_example("mask", mask.shape, shape)
+    words = {name: _key_words(name, key, shape) for name, key in check_keys(keys).items()}
+    drops = flag("mask_nonfinite", mask_nonfinite)
+    return assemble(predictions, labels, weights, mask, words, mask_nonfinite=drops)
+
+
+@functools.partial(jax.jit, static_argnames="mask_nonfinite")
+def assemble(
+    predictions: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array | None,
+    mask: jax.Array | None,
+    keys: dict[str, jax.Array],
+    *,
+    mask_nonfinite: bool,
+) -> Batch:
+    """All of `make_batch` but its checks, one dispatch when called eagerly."""
+    shape = labels.shape if labels.ndim == 2 else (1, labels.size)
+    predictions = predictions.reshape(*shape, *predictions.shape[2:])
+    labels = labels.reshape(shape)
+    weights = jnp.ones(shape) if weights is None else jnp.broadcast_to(weights, shape)
+    mask = jnp.ones(shape, bool) if mask is None else jnp.broadcast_to(mask, shape)
+    keys = {name: jnp.broadcast_to(words, (*shape, 2)) for name, words in keys.items()}
+    predictions, labels, weights = (
+        jax.lax.stop_gradient(x.astype(float)) for x in (predictions, labels, weights)
+    )
+    finite = jnp.isfinite(predictions)
+    if predictions.ndim == 3:
+        finite = jnp.all(finite, axis=-1)
+    finite = finite & jnp.isfinite(labels) & jnp.isfinite(weights)
+    nonfinite = mask & ~finite
+    if mask_nonfinite:
+        mask = mask & finite
+
+    def keep(x: jax.Array) -> jax.Array:
+        # By selection: a product with zero would keep NaN.
+        selector = mask if x.ndim == 2 else mask[..., None]
+        return jnp.where(selector, x, jnp.zeros_like(x))
+
+    return Batch(
+        keep(predictions),
+        keep(labels),
+        keep(weights),
+        mask,
+        nonfinite,
+        jax.tree.map(keep, keys),
+    )
+
+
+def _to_array(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> jax.Array:
+    """``x`` as an array of one of ``kinds``, never sharing memory with the caller's buffer.
+
+    Arrays of NumPy are copied here, on the host: JAX reads what it is given later, on another
+    thread, when the caller may have filled the buffer anew. Numbers of 64 bits become floats here
+    too, since JAX would cut integers to 32 bits first.
+    """
+    if isinstance(x, jax.Array):
+        check_kind(name, x.dtype, kinds)
+        return x
+    host = to_host(name, x, *kinds)
+    dtype = jnp.result_type(float) if host.dtype.itemsize == 8 else host.dtype
+    with np.errstate(over="ignore"):  # What float32 cannot hold becomes infinite, and is counted.
+        return jnp.asarray(host.astype(dtype))
+
+
+def _key_words(name: str, x: ArrayOrList, shape: tuple[int, int]) -> jax.Array:
+    """Integer keys as the upper and the lower half of 64 bits, ``int32[T, N, 2]``.
+
+    NumPy arrays are split on the host: without x64, JAX would cut them to 32 bits first, and
+    different keys would collide.
+    """
+    name = f"keys[{name!r}]"
+    if isinstance(x, jax.Array):
+        keys = _to_array(name, x, np.integer)
+        words = _words(keys)
+    else:
+        host = to_host(name, x, np.integer)
+        keys = host.astype(np.uint64 if host.dtype.kind == "u" else np.int64).view(np.int64)
+        words = jnp.array(np.stack([keys >> 32, keys], axis=-1).astype(np.int32))
+    check_per_example(name, keys.shape, shape)
+    return words
+
+
+@jax.jit
+def _words(keys: jax.Array) -> jax.Array:
+    upper = keys >> 32 if keys.dtype.itemsize == 8 else jnp.where(keys < 0, -1, 0)
+    return jnp.stack([upper.astype(jnp.int32), keys.astype(jnp.int32)], axis=-1)
+
+
+def bucket_size(n: int, *, smallest: int = SMALLEST) -> int:
+    """The length that ``n`` examples are padded to: ``smallest`` times a power of two.
+
+    Args:
+        n: number of examples.
+        smallest: the smallest bucket, at least 1.
+
+    Returns:
+        The least of ``smallest``, ``2 smallest``, ``4 smallest``, ... that is not below ``n``: less
+        than twice ``n`` beyond the first. Lengths up to ``n`` fall into
+        ``1 + ceil(log2(n / smallest))`` buckets.
+
+    Raises:
+        ValueError: if ``n`` is below 0, or ``smallest`` below 1.
+
+    >>> import recmetrics_jax as rm
+    >>> [rm.bucket_size(n) for n in (0, 256, 257, 5000)]
+    [256, 256, 512, 8192]
+    """
+    n, smallest = whole("n", n, 0), whole("smallest", smallest, 1)
+    times = max(1, -(-n // smallest))
+    return smallest << (times - 1).bit_length()
+
+
+def make_padded_batch(
+    predictions: ArrayOrList,
+    labels: ArrayOrList,
+    weights: ArrayOrList | None = None,
+    *,
+    mask: ArrayOrList | None = None,
+    mask_nonfinite: bool = False,
+    smallest: int = SMALLEST,
+    keys: Mapping[str, ArrayOrList] | None = None,
+) -> Batch:
+    """As `make_batch`, padded to a `bucket_size`: a stream of ragged batches compiles few times.
+
+    Padding is masked and changes no value. It is made on the host, before anything is compiled for
+    a length: arrays on a device are fetched, which waits for them, and inside ``jax.jit``, where
+    lengths are fixed anyway, `make_batch` is the one to call.
+
+    Args:
+        predictions: ``[N]``, ``[T, N]`` or ``[T, N, C]``, as for `make_batch`.
+        labels: ``[N]`` or ``[T, N]``.
+        weights: like ``labels``, or ``[N]`` for all tasks; ones if None.
+        mask: bool, like ``labels``, or ``[N]`` for all tasks; all True if None.
+        mask_nonfinite: True: leave out examples with a NaN or an infinity, as `make_batch` does.
+        smallest: the smallest bucket.
+        keys: integer arrays by name, like ``labels`` or ``[N]``, as in ``keys={"user": ids}``.
+
+    Returns:
+        A `Batch` with leaves ``[T, bucket_size(N), ...]``.
+
+    Raises:
+        ValueError: as `make_batch`; if an array is traced, or ``smallest`` below 1.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.ctr()
+    >>> state = metric.init()
+    >>> for labels in ([0, 1], [1, 0, 0, 1, 1, 1]):
+    ...     state = metric.update(state, rm.make_padded_batch(labels, labels, smallest=8))
+    >>> metric.compute(state)["lifetime_ctr"].tolist()
+    [0.625]
+    """
+    predictions = _on_host("predictions", predictions, np.bool_, np.number)
+    labels = _on_host("labels", labels, np.bool_, np.number)
+    shape = check_shapes(predictions, labels)
+    n = shape[1]
+    missing = bucket_size(n, smallest=smallest) - n
+
+    def padded(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> np.ndarray:
+        array = _on_host(name, x, *kinds)
+        check_per_example(name, array.shape, shape)
+        return _with_zeros(array, array.ndim - 1, missing)
+
+    return make_batch(
+        _with_zeros(predictions, 0 if predictions.ndim == 1 else 1, missing),
+        _with_zeros(labels, labels.ndim - 1, missing),
+        None if weights is None else padded("weights", weights, np.bool_, np.number),
+        mask=padded("mask", np.ones(n, bool) if mask is None else mask, np.bool_),
+        mask_nonfinite=mask_nonfinite,
+        keys={
+            name: padded(f"keys[{name!r}]", key, np.integer)
+            for name, key in check_keys(keys).items()
+        },
+    )
+
+
+def _on_host(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> np.ndarray:
+    try:
+        return to_host(name, x, *kinds)
+    except errors.TracerArrayConversionError as error:
+        raise ValueError(
+            f"{name}: expected an array on the host, got a traced {jax.typeof(x)}; inside jit call "
+            "make_batch"
+        ) from error
+
+
+def _with_zeros(x: np.ndarray, axis: int, missing: int) -> np.ndarray:
+    """``x`` with so many zeros after it along an axis."""
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, missing)
+    return np.pad(x, widths)

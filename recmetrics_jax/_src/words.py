@@ -1,0 +1,50 @@
+"""Numbers as integers that are in the same order: what sorts and comparisons go by."""
+
+import jax
+import jax.numpy as jnp
+
+
+def words_of(x: jax.Array) -> tuple[jax.Array, ...]:
+    """An array as unsigned words that, the first most significant, are in the order of its values.
+
+    Args:
+        x: ``float[..., N]``, ``int[..., N]`` or ``bool[..., N]``, of up to 64 bits.
+
+    Returns:
+        One or two arrays ``uint32[..., N]``. -0.0 is 0.0, subnormal floats are told apart, and
+        NaN comes after all else (before, with the sign set).
+
+    >>> import jax.numpy as jnp
+    >>> (word,) = words_of(jnp.array([-1.5, -0.0, 0.0, 2.0]))
+    >>> (word[1:] > word[:-1]).tolist()
+    [True, False, True]
+    """
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return _words_of_floats(x.astype(jnp.float32) if x.dtype.itemsize < 4 else x)
+    if x.dtype == bool or x.dtype.itemsize < 4:
+        x = x.astype(jnp.int32)
+    with jax.enable_x64(True):
+        bits = x.astype(f"uint{x.dtype.itemsize * 8}")
+        if jnp.issubdtype(x.dtype, jnp.signedinteger):
+            bits = bits ^ _sign_bit(bits.dtype)
+        return _words_of_bits(bits)
+
+
+def _words_of_floats(x: jax.Array) -> tuple[jax.Array, ...]:
+    with jax.enable_x64(True):
+        bits = jax.lax.bitcast_convert_type(x, f"uint{x.dtype.itemsize * 8}")
+        sign = _sign_bit(bits.dtype)
+        # By bits, since the comparison ``x == 0`` may take a subnormal number for zero.
+        bits = jnp.where(bits == sign, jnp.zeros_like(bits), bits)
+        return _words_of_bits(jnp.where(bits >= sign, ~bits, bits | sign))
+
+
+def _sign_bit(dtype: jnp.dtype) -> jax.Array:
+    return jnp.array(1 << (dtype.itemsize * 8 - 1), dtype)
+
+
+def _words_of_bits(bits: jax.Array) -> tuple[jax.Array, ...]:
+    if bits.dtype == jnp.uint32:
+        return (bits,)
+    shift = jnp.array(32, bits.dtype)
+    return (bits >> shift).astype(jnp.uint32), bits.astype(jnp.uint32)
