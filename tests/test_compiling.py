@@ -59,13 +59,14 @@ def test_a_chain_in_one_program_compiles_in_linear_time(chain):
     """As in gradient accumulation, or a fold of states.
 
     What XLA fuses into one loop it compiles anew for each use of an intermediate result, so a loop
-    that holds all of a chain takes exponential time: none may grow with the chain.
+    that holds all of a chain takes exponential time: none may grow with the chain, but for the
+    number of updates, of which each merge takes the larger one: five instructions for each.
     """
     batch = rm.make_batch(np.ones((2, 64)), np.ones((2, 64)))
     (all_of_2, loop_of_2), (all_of_3, _), (all_of_6, loop_of_6) = (
         sizes(*chain(EVERY_ACCUMULATOR, batch, count)) for count in (2, 3, 6)
     )
-    assert loop_of_6 == loop_of_2
+    assert loop_of_6 - loop_of_2 <= 5 * (6 - 2)
     assert all_of_6 - all_of_3 < 1.2 * 3 * (all_of_3 - all_of_2)
 
 

@@ -54,10 +54,8 @@ def sums_of(*arrays: jax.Array) -> jax.Array:
     For numbers that are plain arithmetic, since in a pass of several they may be computed one by
     one. On a GPU the compiler makes one pass of them by itself.
     """
-    # On a mesh of explicit axes, examples cannot be split into rows; nor where an exported function
-    # takes any number of them.
-    is_split = is_known(arrays[0].shape[1]) and len(arrays) > 1
-    if not is_split or any(any(jax.typeof(x).sharding.spec) for x in arrays):
+    # Any number of examples, as an exported function may take them, cannot be split into rows.
+    if not is_known(arrays[0].shape[1]) or len(arrays) == 1:
         return _one_by_one(*arrays)
     return jax.lax.platform_dependent(*arrays, cpu=_in_rows, default=_one_by_one)
 

@@ -21,6 +21,7 @@ from recmetrics_jax._src.checks import (
     to_host,
 )
 from recmetrics_jax._src.options import flag, whole
+from recmetrics_jax._src.sharding import spec_of, with_automatic_axes
 
 SMALLEST = 256
 
@@ -90,6 +91,24 @@ def assemble(
     mask_nonfinite: bool,
 ) -> Batch:
     """All of `make_batch` but its checks, one dispatch when called eagerly."""
+    spec = spec_of(labels)
+    spec = spec if labels.ndim == 2 else jax.P(None, *spec)
+    return with_automatic_axes(
+        functools.partial(_assembled, mask_nonfinite=mask_nonfinite),
+        *(predictions, labels, weights, mask, keys),
+        result=Batch(spec, spec, spec, spec, spec, dict.fromkeys(keys, spec)),
+    )
+
+
+def _assembled(
+    predictions: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array | None,
+    mask: jax.Array | None,
+    keys: dict[str, jax.Array],
+    *,
+    mask_nonfinite: bool,
+) -> Batch:
     shape = labels.shape if labels.ndim == 2 else (1, labels.size)
     predictions = predictions.reshape(*shape, *predictions.shape[2:])
     labels = labels.reshape(shape)

@@ -25,7 +25,7 @@ from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.identity import Value
 from recmetrics_jax._src.layout import Columns, Group, GroupedColumns, packed
 from recmetrics_jax._src.samples import Rows, Samples
-from recmetrics_jax._src.sharding import gathered
+from recmetrics_jax._src.sharding import spec_of, with_automatic_axes
 from recmetrics_jax._src.state import MetricState
 from recmetrics_jax._src.terms import BAD_EXAMPLES, EXAMPLES, BinnedTerm, Term
 from recmetrics_jax._src.windows import Window
@@ -182,14 +182,17 @@ class Program(Value):
         """The state after one more batch."""
         state = self._checked("state", state)
         self._check_batch(state, batch)
-        # What depends on the order of examples, or keeps them, needs them all.
-        together = gathered(batch)
-        sums, poisoned = self._sums(self._statistics, batch, together)
+        of_result = jax.tree.map(spec_of, state)
+        return with_automatic_axes(self._updated, state, batch, result=of_result)
+
+    def _updated(self, state: MetricState, batch: Batch) -> MetricState:
+        """`update`, of what is checked."""
+        sums, poisoned = self._sums(self._statistics, batch)
         histograms = tuple(
             histogram.add(index, jnp.where(poisoned, jnp.nan, weights))
             for histogram, (index, weights) in zip(
                 state.histograms,
-                (term.scatter(together) for _, term in self._histograms),
+                (term.scatter(batch) for _, term in self._histograms),
                 strict=True,
             )
         )
@@ -200,7 +203,7 @@ class Program(Value):
                 of_window = self._statistics.select(sums, columns.starts)
             else:
                 within = newest(batch, limit)
-                of_window, _ = self._sums(columns, within, gathered(within))
+                of_window, _ = self._sums(columns, within)
             with jax.enable_x64(True):
                 pushed.append(window.push(of_window))
         with jax.enable_x64(True):
@@ -209,18 +212,15 @@ class Program(Value):
             lifetime=lifetime,
             histograms=histograms,
             windows=tuple(pushed),
-            samples=tuple(samples.push(together) for samples in state.samples),
+            samples=tuple(samples.push(batch) for samples in state.samples),
         )
 
-    def _sums(self, columns: Columns, batch: Batch, together: Batch) -> tuple[jax.Array, jax.Array]:
+    def _sums(self, columns: Columns, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """The sums of terms over a batch, ``float64[T, K]``, NaN in tasks with a bad example.
 
         And which tasks those are, ``bool[T, 1]``.
         """
-        terms = {
-            term: term.evaluate(together if term.is_summed else batch)
-            for term in (BAD_EXAMPLES, *columns.starts)
-        }
+        terms = {term: term.evaluate(batch) for term in (BAD_EXAMPLES, *columns.starts)}
         sums = reduction.sums(terms)
         with jax.enable_x64(True):
             poisoned, sums = sums[:, :1] > 0, sums[:, 1:]
@@ -228,11 +228,14 @@ class Program(Value):
 
     def merge(self, a: MetricState, b: MetricState) -> MetricState:
         """The state of both streams together."""
-        return self._checked("a", a).merge(self._checked("b", b))
+        a, b = self._checked("a", a), self._checked("b", b)
+        return with_automatic_axes(MetricState.merge, a, b, result=jax.tree.map(spec_of, a))
 
     def compute(self, state: MetricState) -> Values:
         """The values, computed in float64 and rounded once to the dtype of the state."""
-        state = self._checked("state", state)
+        return with_automatic_axes(self._computed, self._checked("state", state))
+
+    def _computed(self, state: MetricState) -> Values:
         values: Values = {}
         dtype = state.lifetime.parts.dtype
         with jax.enable_x64(True):

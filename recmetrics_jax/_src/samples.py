@@ -225,13 +225,8 @@ class Samples(NamedTuple):
         # Behind a barrier, as sums are: a fold of states is not to become one loop.
         rows = jax.lax.optimization_barrier(rows.take(order, place >= 0))
         number = jnp.where(place >= 0, updates + jnp.int32(1) - rows.updated, 0)
-        return Samples(
-            rows._replace(
-                weights=jnp.where(is_lost & (place >= 0), jnp.nan, rows.weights),
-                updated=jnp.where(segments.is_first(rows.updated), -number, number),
-            ),
-            count[:, 0] % capacity,
-            updates,
-            left_out[:, 0],
-            self.limit,
+        rows = rows._replace(
+            weights=jnp.where(is_lost & (place >= 0), jnp.nan, rows.weights),
+            updated=jnp.where(segments.is_first(rows.updated), -number, number),
         )
+        return Samples(rows, count[:, 0] % capacity, updates, left_out[:, 0], self.limit)

@@ -1,28 +1,37 @@
 """What types say of arrays that lie on several devices."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src.base import Batch
+Result = TypeVar("Result")
 
 
-def gathered(batch: Batch) -> Batch:
-    """A batch with all its examples on every device, for what depends on their order.
+def spec_of(x: jax.Array) -> jax.P:
+    """Over which explicit axes of a mesh an array is spread by its type."""
+    return jax.typeof(x).sharding.spec
 
-    Arrays whose sharding is part of their type, as they are on a mesh of explicit axes, want to be
-    told so; elsewhere the compiler sees to it.
+
+def with_automatic_axes(
+    function: Callable[..., Result], *arguments: Any, result: Any = jax.P()
+) -> Result:
+    """What a function gives, with the compiler in charge inside of how arrays are spread.
+
+    As it is everywhere but on a mesh of explicit axes, where types say it.
+
+    Args:
+        function: of the arguments.
+        *arguments: pytrees of arrays.
+        result: over which axes the result is spread, a pytree of specs as `jax.shard_map` takes it.
     """
-
-    def gather(x: jax.Array) -> jax.Array:
-        sharding = jax.typeof(x).sharding
-        if not any(sharding.spec):
-            return x
-        everywhere = jax.P(*(None for _ in sharding.spec))
-        return jax.sharding.reshard(x, jax.NamedSharding(sharding.mesh, everywhere))
-
-    return jax.tree.map(gather, batch)
+    meshes = {jax.typeof(x).sharding.mesh for x in jax.tree.leaves(arguments) if any(spec_of(x))}
+    if not meshes:
+        return function(*arguments)
+    (mesh,) = meshes
+    out_sharding = jax.tree.map(lambda spec: jax.NamedSharding(mesh, spec), result)
+    return jax.sharding.auto_axes(function, out_sharding=out_sharding)(*arguments)
 
 
 def varying_axes(x: jax.Array) -> frozenset[Any]:
