@@ -8,6 +8,9 @@ state = metrics.update(state, rm.make_batch(predictions, labels, weights))
 values = metrics.compute(state)
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from recmetrics_jax import ops, testing
 from recmetrics_jax._src.accumulators import all_merge
 from recmetrics_jax._src.adopt import Adopted, adopt
@@ -28,6 +31,9 @@ from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
 from recmetrics_jax._src.metrics.regression import mae, mse
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.terms import Term
+
+if TYPE_CHECKING:
+    from recmetrics_jax.integrations import nnx
 
 __version__ = "0.1.0"
 
@@ -71,7 +77,16 @@ __all__ = [
     "ndcg",
     "rauc",
     "xauc",
+    # Metrics in the forms of other libraries.
+    "nnx",
     # Laws, and toolkits for metrics of order.
     "ops",
     "testing",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What is imported when it is used first."""
+    if name == "nnx":
+        return importlib.import_module("recmetrics_jax.integrations.nnx")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ import recmetrics_jax as rm
 DEVICES = 4
 STEPS = 6
 LOCAL = 12  # examples on one device
+IS_OLD = not hasattr(jax.lax, "pcast")
 WINDOWS = (90, 150)  # of 288 examples
 
 MERGED = [SUMS, CLASSES, HISTOGRAMS]
@@ -178,6 +179,106 @@ def test_samples_of_all_devices_come_together(route):
         for step in oracles.newest_updates(mask[:, task].sum(axis=1), window):
             wanted[task] += p[step, task][mask[step, task]].sum()
     np.testing.assert_array_equal(route(SUMS, metric, (p, y, w, mask))["window_sum"], wanted)
+
+
+def ragged(steps=6):
+    """Batches ``[steps, 1, devices * local]``; the first half of the devices has fewer examples."""
+    rng = np.random.default_rng(3)
+    p = rng.integers(1, 64, (steps, 1, DEVICES, LOCAL)) / 64
+    mask = np.arange(LOCAL) < rng.permuted([3, 3, 7, 8])[:, None]
+    mask = np.broadcast_to(mask, p.shape) & (rng.random(p.shape) < 0.9)
+    flat = (steps, 1, DEVICES * LOCAL)
+    y = (rng.random(flat) < 0.4).astype(np.float32)
+    return p.reshape(flat).astype(np.float32), y, np.ones_like(y), mask.reshape(flat)
+
+
+@pytest.mark.parametrize("route", [one_device, *ROUTES], ids=lambda route: route.__name__)
+def test_a_window_means_one_thing_by_every_route(route):
+    """The README's table: for sums and for examples, in one state, merged, and over devices."""
+    kinds = {
+        "count": rm.examples,
+        "sum": rm.weighted_avg,
+        "sample": functools.partial(rm.sample_metric, sum_of_scores),
+        "shared": functools.partial(rm.sample_metric, sum_of_scores, shards=DEVICES),
+    }
+    windows = (30, 55, 10_000)
+    metric = rm.collection({f"{w}": rm.collection(kinds, window=w) for w in windows})
+    p, y, w, mask = ragged()
+    values = route(SUMS, metric, (p, y, w, mask))
+    for window in windows:
+        count, mean, sample, shared = (
+            float(values[f"{window}/{kind}/window_{name}"][0])
+            for kind, name in zip(kinds, ("examples", "weighted_avg", "sum", "sum"), strict=True)
+        )
+        newest = oracles.newest_updates(mask.sum(axis=(1, 2)), window)
+        of_whole = p[newest][mask[newest]]
+        assert count == len(of_whole)
+        np.testing.assert_allclose(mean, of_whole.mean(), rtol=1e-6)
+        if route in (one_device, sharded_jit, explicit_jit):  # One state has the newest exactly.
+            assert sample == p[mask][-window:].sum()
+            assert shared == p[mask][window // -DEVICES :].sum()
+            continue
+        assert sample == of_whole.sum()
+        # Of states that share a window, as far as all still have whole updates.
+        wholes = [p[step:][mask[step:]].sum() for step in range(newest[0], len(p))]
+        assert shared in wholes
+        assert shared == sample or window < 10_000
+
+
+def test_a_state_that_scans_inside_shard_map_is_made_to_differ():
+    """The README's line: its `init` is the same on all devices, and what follows is not."""
+    sample = functools.partial(rm.sample_metric, sum_of_scores)
+    metric = rm.collection({"ctr": rm.ctr, "sample": sample}, window=100)
+    mesh = jax.make_mesh((DEVICES,), ("devices",), axis_types=(AxisType.Auto,))
+    p, y, _, mask = ragged()
+
+    def values(p, y, mask):
+        def step(state, x):
+            return metric.update(state, rm.make_batch(*x[:2], mask=x[2])), None
+
+        state = metric.init()
+        if IS_OLD:
+            state = getattr(jax.lax, "pvary")(state, "devices")  # noqa: B009  Its name until then.
+        else:
+            state = jax.lax.pcast(state, "devices", to="varying")
+        state, _ = jax.lax.scan(step, state, (p, y, mask))
+        return metric.compute(rm.all_merge(state, "devices"))
+
+    mapped = jax.shard_map(values, mesh=mesh, in_specs=P(None, None, "devices"), out_specs=P())
+    got = jax.jit(mapped)(p, y, mask)
+    wanted = pmap(SUMS, metric, (p, y, np.ones_like(y), mask))
+    for name, value in wanted.items():
+        np.testing.assert_allclose(got[name], value, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_tasks_may_be_sharded(axis_type):
+    """The batch, and of the state what is large."""
+    factories = {"ne": rm.ne, "auc": rm.auc, "binned_auc": rm.binned_auc}
+    metric = rm.collection(factories, n_tasks=DEVICES, window=60)
+    rng = np.random.default_rng(0)
+    mesh = jax.make_mesh((DEVICES,), ("tasks",), axis_types=(axis_type,))
+
+    def placed(x):
+        axes = ("tasks" if size == DEVICES else None for size in x.shape)
+        return jax.device_put(x, NamedSharding(mesh, P(*axes)))
+
+    def step(state, *x):
+        state = metric.update(state, batch_of(SUMS, *x))
+        return state, metric.compute(metric.merge(metric.init(), state))
+
+    stream = [arrays(rng, SUMS, DEVICES, 21) for _ in range(3)]
+    step, state, wanted = jax.jit(step), metric.init(), []
+    for batch in stream:
+        state, values = step(state, *batch)
+        wanted.append(values)
+    with jax.set_mesh(mesh):
+        state = metric.init()
+        state = state._replace(windows=jax.tree.map(placed, state.windows))
+        for batch, expected in zip(stream, wanted, strict=True):
+            state, values = step(state, *map(placed, batch))
+            for name, value in expected.items():
+                np.testing.assert_allclose(values[name], value, rtol=1e-6, err_msg=name)
 
 
 def test_samples_go_on_after_a_merge():

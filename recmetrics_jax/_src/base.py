@@ -72,9 +72,14 @@ def make_exportable(*types: type[Any]) -> None:
 def newest(batch: Batch, limit: int) -> Batch:
     """A batch with all but its last ``limit`` real examples masked."""
     count = jnp.cumsum(batch.mask, axis=1, dtype=jnp.int32)
-    is_in = count > count[:, -1:] - limit
+    return masked(batch, count > count[:, -1:] - limit)
+
+
+def masked(batch: Batch, mask: jax.Array) -> Batch:
+    """A batch without the examples for which a mask, ``bool[T, N]`` or ``bool[N]``, is False."""
+    mask = jnp.broadcast_to(mask, batch.mask.shape)
 
     def keep(x: jax.Array) -> jax.Array:
-        return jnp.where(is_in.reshape(*is_in.shape, *[1] * (x.ndim - 2)), x, jnp.zeros_like(x))
+        return jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, jnp.zeros_like(x))
 
     return jax.tree.map(keep, batch)

@@ -5,6 +5,7 @@ Batches of many lengths are padded to few, by `bucket_size`, so that few are com
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from recmetrics_jax._src.checks import (
     check_shapes,
     to_host,
 )
+from recmetrics_jax._src.forks import check_not_forked
 from recmetrics_jax._src.options import flag, whole
 from recmetrics_jax._src.sharding import spec_of, with_automatic_axes
 
@@ -60,12 +62,14 @@ def make_batch(
 
     Raises:
         ValueError: if a shape, rank or dtype is not as above, naming the argument.
+        RuntimeError: in a process that was forked from one in which JAX had run.
 
     >>> import recmetrics_jax as rm
     >>> batch = rm.make_batch([0.2, 0.9, 0.0], [0, 1, 0], mask=[True, True, False])
     >>> batch.labels.shape, batch.weights.tolist()
     ((1, 3), [[1.0, 1.0, 0.0]])
     """
+    check_not_forked()
     predictions = _to_array("predictions", predictions, np.bool_, np.number)
     labels = _to_array("labels", labels, np.bool_, np.number)
     shape = check_shapes(predictions, labels)
@@ -91,12 +95,12 @@ def assemble(
     mask_nonfinite: bool,
 ) -> Batch:
     """All of `make_batch` but its checks, one dispatch when called eagerly."""
-    spec = spec_of(labels)
+    spec: Any = spec_of(labels)  # Of each array of the batch.
     spec = spec if labels.ndim == 2 else jax.P(None, *spec)
     return with_automatic_axes(
         functools.partial(_assembled, mask_nonfinite=mask_nonfinite),
         *(predictions, labels, weights, mask, keys),
-        result=Batch(spec, spec, spec, spec, spec, dict.fromkeys(keys, spec)),
+        result=Batch(spec, spec, spec, spec, spec, jax.tree.map(lambda _: spec, keys)),
     )
 
 

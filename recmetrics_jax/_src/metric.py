@@ -18,6 +18,7 @@ from jax import core
 
 from recmetrics_jax._src.base import Batch, State, Values, check_update
 from recmetrics_jax._src.contents import Contents
+from recmetrics_jax._src.forks import check_not_forked
 from recmetrics_jax._src.identity import Interned, Value
 from recmetrics_jax._src.program import Program
 from recmetrics_jax._src.state import COUNTED_TWICE, MARK, MetricState
@@ -101,9 +102,14 @@ class Engine(Value):
         """The program, and the metrics beside it."""
         return self.program, self.others
 
-    @functools.cached_property
+    @property
     def compiled(self) -> Compiled:
         """The functions of the program."""
+        check_not_forked()
+        return self._compiled
+
+    @functools.cached_property
+    def _compiled(self) -> Compiled:
         return compiled(self.program)
 
     @property
@@ -206,6 +212,7 @@ class _Init(_Function):
     __name__ = "init"
 
     def __call__(self) -> State:
+        check_not_forked()
         engine = self.engine
         others = {name: metric.init() for name, metric in engine.others}
         return engine.with_others(engine.program.init(), others)

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 
 Result = TypeVar("Result")
 
+EVERYWHERE = jax.P()
+"""Of arrays that all devices have whole."""
+
 
 def spec_of(x: jax.Array) -> jax.P:
     """Over which explicit axes of a mesh an array is spread by its type."""
@@ -15,7 +18,7 @@ def spec_of(x: jax.Array) -> jax.P:
 
 
 def with_automatic_axes(
-    function: Callable[..., Result], *arguments: Any, result: Any = jax.P()
+    function: Callable[..., Result], *arguments: Any, result: Any = EVERYWHERE
 ) -> Result:
     """What a function gives, with the compiler in charge inside of how arrays are spread.
 
@@ -31,7 +34,8 @@ def with_automatic_axes(
         return function(*arguments)
     (mesh,) = meshes
     out_sharding = jax.tree.map(lambda spec: jax.NamedSharding(mesh, spec), result)
-    return jax.sharding.auto_axes(function, out_sharding=out_sharding)(*arguments)
+    automatic: Any = jax.sharding.auto_axes(function, out_sharding=out_sharding)
+    return automatic(*arguments)
 
 
 def varying_axes(x: jax.Array) -> frozenset[Any]:

@@ -3,13 +3,13 @@
 import contextlib
 import functools
 import importlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from jax._src import xla_bridge
+
+from recmetrics_jax._src.forks import check_not_forked
 
 Kind = Literal["torch", "jax", "numpy"]
 Tensor = Any  # a torch.Tensor, a jax.Array or a np.ndarray
@@ -129,24 +129,6 @@ def _cpu() -> Any:
         return None
 
 
-def _jax_has_run() -> bool:
-    """Whether JAX has started its threads in this process."""
-    # No public name of JAX's tells without starting them.
-    return bool(getattr(xla_bridge, "backends_are_initialized", lambda: True)())
-
-
-def _note_fork() -> None:
-    global _lost_threads
-    _lost_threads = _lost_threads or _jax_has_run()
-
-
-_lost_threads = False
-"""Whether this process was forked from one in which JAX had run: it would wait for its threads."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
-
-
 @contextlib.contextmanager
 def float64_on_cpu() -> Iterator[None]:
     """A scope in which JAX computes in float64, and on the CPU, where the states are.
@@ -154,12 +136,7 @@ def float64_on_cpu() -> Iterator[None]:
     Raises:
         RuntimeError: in a process that was forked from one in which JAX had run.
     """
-    if _lost_threads:
-        raise RuntimeError(
-            "This process was forked from one that has used JAX, whose threads are not in it: "
-            "computing metrics here would never end. Start processes that compute by 'spawn': "
-            "multiprocessing.get_context('spawn'), or DataLoader(multiprocessing_context='spawn')"
-        )
+    check_not_forked()
     with jax.enable_x64(True), jax.default_device(_cpu()):
         yield
 
