@@ -50,7 +50,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         arrays = [
-            part for name, x in given.arguments.items() for part in _arrays(signature, name, x)
+            array for name, x in given.arguments.items() for array in _arrays(signature, name, x)
         ]
         for name, x in arrays:
             _check_array(name, x, kinds[name.partition("[")[0]])
