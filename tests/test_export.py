@@ -68,7 +68,7 @@ def test_update_merge_and_compute_of_any_number_of_examples(case):
 @pytest.mark.parametrize("case", GROUPED, ids=str)
 def test_update_of_a_given_number_of_examples(case):
     metric = metric_of(case, window=100)
-    stream = streams(case)[-1]
+    stream = batches(case, examples=48, count=2)
     update = to_bytes_and_back(metric.update, metric.init(), stream[0])
     state = functools.reduce(update, stream, metric.init())
     wanted = functools.reduce(metric.update, stream, metric.init())
