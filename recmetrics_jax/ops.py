@@ -3,7 +3,7 @@
 All work along the last axis of arrays ``[..., N]``, inside jit, and in O(N log N). Weights and
 areas are float64 whether x64 is enabled or not, for use in a ``jax.enable_x64(True)`` scope:
 `recmetrics_jax.sum_metric` and `recmetrics_jax.sample_metric` open one for ``values``. Called
-eagerly, each is compiled once for every shape, and one dispatch. Arrays that do not belong together
+eagerly, each is compiled once for every shape, and one dispatch. Arrays that do not fit
 raise ValueError, when a function is traced.
 """
 

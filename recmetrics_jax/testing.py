@@ -51,7 +51,7 @@ def check_laws(
         metric: any `Metric`. Of one written by hand, the law of devices asks for a state that says
             how it merges over devices; see `recmetrics_jax.all_merge`.
         batches: at least three, of one shape and with the same keys, and ordinary: finite, with
-            both classes where the metric asks for that. For ``forgetting``, together at least as
+            both classes where the metric asks for that. For ``forgetting``, in all at least as
             many examples as the window. Of two tasks or more, or nothing is said of ``tasks``.
         skip: names of laws that do not apply, such as ``weights`` for a metric that counts rows.
         rtol: relative tolerance of the laws that are not bit for bit.
@@ -149,7 +149,7 @@ def _commutativity(metric: Metric, batches: Sequence[Batch], rtol: float) -> Non
 
 
 def _associativity(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
-    a, b, c = (_run(metric, part) for part in (batches[:1], batches[1:2], batches[2:]))
+    a, b, c = (_run(metric, some) for some in (batches[:1], batches[1:2], batches[2:]))
     left = metric.merge(metric.merge(a, b), c)
     right = metric.merge(a, metric.merge(b, c))
     _assert_close(_values(metric, left), _values(metric, right), rtol)
@@ -165,8 +165,8 @@ def _homomorphism(metric: Metric, batches: Sequence[Batch], rtol: float) -> None
 def _split(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
     half = batches[0].mask.shape[1] // 2
     halves = [
-        jax.tree.map(lambda x, part=part: x[:, part], batches[0])
-        for part in (slice(None, half), slice(half, None))
+        jax.tree.map(lambda x, rows=rows: x[:, rows], batches[0])
+        for rows in (slice(None, half), slice(half, None))
     ]
     besides = describe(metric).per_batch
     _assert_close(
@@ -186,9 +186,9 @@ def _permutation(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
 
 def _remake(batch: Batch, **changes: Any) -> Batch:
     """The batch through the door again, with some of its arrays replaced."""
-    parts = {**batch._asdict(), **changes}
-    del parts["nonfinite"]
-    return assemble(**parts, mask_nonfinite=False)
+    fields = {**batch._asdict(), **changes}
+    del fields["nonfinite"]
+    return assemble(**fields, mask_nonfinite=False)
 
 
 def _padding(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:

@@ -235,24 +235,15 @@ def test_misuse_is_named(name):
         call()
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"n_tasks": 0},
-        {"n_tasks": 1.0},
-        {"window": 0},
-        {"window": -3},
-        {"window": 2.5},
-        {"window": True},
-    ],
-    ids=str,
-)
+OUT_OF_RANGE = [("n_tasks", 0), ("n_tasks", 1.0), *(("window", x) for x in (0, -3, 2.5, True))]
+
+
 @pytest.mark.parametrize("case", SUM_CASES, ids=lambda case: case.name)
-def test_options_out_of_range_are_named(case, bad):
-    ((name, value),) = bad.items()
-    message = f"{name}: expected a whole number of at least 1, got {value!r}"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        case.make(**bad)
+def test_options_out_of_range_are_named(case):
+    for name, value in OUT_OF_RANGE:
+        message = f"{name}: expected a whole number of at least 1, got {value!r}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            case.make(**{name: value})
 
 
 def test_misuse_raises_when_it_is_traced():

@@ -176,6 +176,10 @@ REFUSED = {
     "keys by number": (lambda: rm.Term(weights, keys=(3,)), "keys: expected a non-empty string"),
     "no function": (lambda: rm.Term("weights"), "function: expected a function of a batch, got 'w"),
     "flag": (lambda: rm.Term(weights, raw="no"), "raw: expected True or False, got 'no'"),
+    "flag of arithmetic": (
+        lambda: rm.Term(weights, arithmetic="no"),
+        "arithmetic: expected True or False, got 'no'",
+    ),
     "no terms": (
         lambda: rm.sum_metric({}, none),
         "terms: expected at least one function of a batch, got none",
@@ -208,6 +212,16 @@ def test_lists_and_numbers_of_numpy_make_equal_terms():
     other = rm.Term(weights, shape=[np.int8(3), 2], keys=["a", np.str_("b")], per_batch=np.True_)
     assert plain == other
     assert repr(plain) == repr(other)
+
+
+def test_whether_a_term_is_arithmetic_is_no_part_of_what_it_is():
+    plain, other = (
+        rm.sum_metric({"w": rm.Term(weights, arithmetic=x)}, dict, n_tasks=TASKS)
+        for x in (True, False)
+    )
+    assert plain == other
+    assert hash(plain) == hash(other)
+    assert plain.compute(other.update(other.init(), BATCH))["lifetime_w"].tolist() == [5.0, 5.0]
 
 
 @dataclasses.dataclass(frozen=True)

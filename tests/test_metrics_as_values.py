@@ -216,7 +216,7 @@ def test_a_collection_prints_like_a_table():
     lines = [line.split() for line in repr(metric).splitlines()]
     total = sum(leaf.nbytes for leaf in jax.tree.leaves(metric.init()))
     assert " ".join(lines[0]) == (
-        f"collection of 4 metrics, 2 tasks, {total:,} bytes of state together:"
+        f"collection of 4 metrics, 2 tasks, {total:,} bytes of state in all:"
     )
     assert lines[1] == ["name", "metric", "tasks", "window", "bytes", "of", "state"]
     ne_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(rm.ne(n_tasks=2, window=9).init()))

@@ -16,6 +16,7 @@ arrays are added up a few in a pass, and each in chunks::
 import math
 from collections.abc import Callable, Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,6 +140,7 @@ def by_shortcut(
     >>> by_shortcut(lambda x: jnp.minimum(x, 0.0), lambda x: x, jnp.abs, x)[-1].item()
     4999.0
     """
+    chex.assert_equal_shape(arrays)
     if not is_known(arrays[0].size) or arrays[0].size <= SMALL:
         return general(*arrays)
 

@@ -9,6 +9,7 @@ Shapes: ``T`` tasks, ``K`` statistics.
 
 from typing import Any, NamedTuple, TypeVar
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -34,6 +35,7 @@ class Sum(NamedTuple):
 
     def add(self, statistics: jax.Array) -> "Sum":
         """With ``statistics``, ``float64[T, K]``, added; in an x64 scope."""
+        chex.assert_shape(statistics, self.parts.shape[1:])
         return Sum(numerics.add(self.parts, numerics.split(statistics, self.parts.dtype, 3)))
 
     def read(self) -> jax.Array:
@@ -70,7 +72,7 @@ def all_merge(state: Tree, axis_name: numerics.AxisName) -> Tree:
 
     Args:
         state: a state of any `Metric`, as it is inside ``jax.pmap`` or ``jax.shard_map``. A metric
-            written by hand says how its state merges: the state, or each of its parts, is a pytree
+            written by hand says how its state merges: the state, or each thing in it, is a pytree
             with a method ``all_merge(axis_name)``.
         axis_name: the mapped axis, or a tuple of them.
 
@@ -79,7 +81,7 @@ def all_merge(state: Tree, axis_name: numerics.AxisName) -> Tree:
         ``shard_map`` accepts it with an out_spec of ``P()``.
 
     Raises:
-        ValueError: if a part of the state does not say how it merges; inside ``shard_map``, if the
+        ValueError: if a thing in the state does not say how it merges; inside ``shard_map``, if the
             state is the same on all devices by its type, and would count once for each. Where types
             do not tell, a state that was merged before and went on on each device is still known:
             values of what it is merged to are NaN.
@@ -97,7 +99,7 @@ def all_merge(state: Tree, axis_name: numerics.AxisName) -> Tree:
 
 
 def all_merged(state: Tree, axis_name: numerics.AxisName) -> Tree:
-    """`all_merge`, of any part of a state."""
+    """`all_merge`, of anything in a state."""
 
     def of_all_devices(path: tuple[Any, ...], x: Any) -> Any:
         if not _says_how(x):

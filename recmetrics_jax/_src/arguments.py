@@ -1,6 +1,6 @@
 """What the toolkits of `recmetrics_jax.ops` are called with, checked where they are traced.
 
-Arrays that do not belong together would broadcast, or lose rows, without a word. Shapes and dtypes
+Arrays that do not fit would broadcast, or lose rows, without a word. Shapes and dtypes
 are known when a function is traced, so that checking them costs nothing when it runs.
 """
 
@@ -39,7 +39,7 @@ MOVED = ("put", "take")
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, which raises ValueError if its arguments do not belong together."""
+    """``function``, which raises ValueError if its arguments do not fit."""
     signature = inspect.signature(function)
     kinds = dict(KINDS)
     if function.__name__ in (*ADDED, *MOVED):
@@ -50,7 +50,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         arrays = [
-            part for name, x in given.arguments.items() for part in _arrays(signature, name, x)
+            array for name, x in given.arguments.items() for array in _arrays(signature, name, x)
         ]
         for name, x in arrays:
             _check_array(name, x, kinds[name.partition("[")[0]])

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     mask: jax.Array
     """``bool[T, N]``: True for real examples, False for padding."""
     nonfinite: jax.Array
-    """``bool[T, N]``: examples that came with a NaN or an infinity."""
+    """``bool[T, N]``: bad examples, those that came with a NaN or an infinity."""
     keys: Mapping[str, jax.Array]
     """``int32[T, N, 2]`` each: sessions, groups, as the upper and the lower half of 64 bits."""
 

@@ -49,9 +49,9 @@ def make_batch(
         weights: like ``labels``, or ``[N]`` for all tasks; ones if None.
         mask: bool, like ``labels``, or ``[N]`` for all tasks; False marks padding, which may
             hold anything and changes nothing. All True if None.
-        mask_nonfinite: what to do with examples whose prediction, label or weight is NaN or
+        mask_nonfinite: what to do with bad examples, whose prediction, label or weight is NaN or
             infinite. False: the values of their task become NaN, in a window for as long as the
-            example is in it. True: such examples are left out, as if masked. Either way
+            example is in it. True: bad examples are left out, as if masked. Either way
             `recmetrics_jax.nonfinite_examples` counts them.
         keys: integer arrays by name, like ``labels`` or ``[N]``: sessions, groups, as in
             ``keys={"session_id": ids}``. All 64 bits count where a NumPy array is given outside
@@ -230,7 +230,7 @@ def make_padded_batch(
         labels: ``[N]`` or ``[T, N]``.
         weights: like ``labels``, or ``[N]`` for all tasks; ones if None.
         mask: bool, like ``labels``, or ``[N]`` for all tasks; all True if None.
-        mask_nonfinite: True: leave out examples with a NaN or an infinity, as `make_batch` does.
+        mask_nonfinite: True: leave out bad examples, as `make_batch` does.
         smallest: the smallest bucket.
         keys: integer arrays by name, like ``labels`` or ``[N]``, as in ``keys={"user": ids}``.
 

@@ -58,7 +58,7 @@ def sum_metric(
         window: examples in the window, fewer than 2^31; None for no window.
         slots: updates that the window keeps apart; even, at least 8.
         undefined: what values are where they are undefined: a number, or numbers by name, NaN for
-            other names. Where an example was not finite, values stay NaN.
+            other names. In a task with a bad example, of a NaN or an infinity, they stay NaN.
 
     Returns:
         A `Metric` with the values ``lifetime_<name>`` and, with a window, ``window_<name>``,
@@ -123,8 +123,8 @@ def sample_metric(
         undefined: what values are where they are undefined, as in `sum_metric`.
 
     Returns:
-        A `Metric` with the values ``window_<name>``, NaN for a task while an example with a NaN
-        or an infinity is in its window.
+        A `Metric` with the values ``window_<name>``, NaN for a task while a bad example, of a NaN
+        or an infinity, is in its window.
 
     Raises:
         ValueError: if ``n_tasks``, ``window`` or ``shards`` is out of range; from ``update``, if a
@@ -197,11 +197,11 @@ def collection(
         "n_tasks": None if n_tasks is None else whole("n_tasks", n_tasks, 1),
         "window": None if window is None else whole("window", window, 1),
     }
-    parts = {name: _as_metric(name, metric, defaults) for name, metric in metrics.items()}
+    given = {name: _as_metric(name, metric, defaults) for name, metric in metrics.items()}
     members: list[Member] = []
     others: list[tuple[str, Metric]] = []
     tasks: dict[str, int] = {}
-    for name, metric in parts.items():
+    for name, metric in given.items():
         engine = Engine.of(metric)
         if engine is None:
             others.append((name, metric))
@@ -214,8 +214,8 @@ def collection(
         raise ValueError(f"metrics: expected one n_tasks for all, got {tasks}")
     program = Program(next(iter(tasks.values()), 1), tuple(members))
     of_tasks = f", {program.n_tasks} task{'s' * (program.n_tasks > 1)}" if members else ""
-    call = f"collection of {len(parts)} metric{'s' * (len(parts) > 1)}{of_tasks}"
-    engine = Engine(program, tuple(others), call, tuple(parts.items()))
+    call = f"collection of {len(given)} metric{'s' * (len(given) > 1)}{of_tasks}"
+    engine = Engine(program, tuple(others), call, tuple(given.items()))
     if members and not engine.compiled.value_shapes():  # Two values under one name raise here.
         raise ValueError("metrics: expected at least one value, got none")
     return engine.metric

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -54,6 +55,7 @@ def curve(
     >>> points.true_positives.tolist(), points.new_false_positives.tolist()
     ([1.0, 1.0, 2.0, 2.0], [0.0, 0.0, 1.0, 1.0])
     """
+    chex.assert_equal_shape([scores, positives, negatives, *groups])
     order = segments.argsort(*groups, -scores)
     scores, *keys = (segments.take(x, order) for x in (scores, *groups))
     is_first = segments.is_first(*keys) if groups else None

@@ -45,13 +45,13 @@ class Definition(Value):
             )
         return {name: _checked_value(name, value, n_tasks) for name, value in values.items()}
 
-    def filled(self, values: Values, poisoned: jax.Array) -> Values:
+    def filled(self, values: Values, has_bad: jax.Array) -> Values:
         """The values, with what is undefined replaced, but for the tasks of ``bool[T]``."""
         filled = dict(values)
         for name, value in values.items():
             undefined = self._undefined_of(name)
             if not math.isnan(undefined):
-                is_undefined = jnp.isnan(value) & ~_along(value, poisoned)
+                is_undefined = jnp.isnan(value) & ~_along(value, has_bad)
                 filled[name] = jnp.where(is_undefined, undefined, value)
         return filled
 
@@ -119,8 +119,8 @@ class SumDefinition(Definition):
         """
         leaves = jax.tree.leaves(sums)
         flat = [x.reshape(len(x), -1) for x in leaves]
-        poisoned = jnp.any(jnp.isnan(jnp.concatenate(flat, axis=1)), axis=1)
-        return self.filled(self.named(sums, len(leaves[0])), poisoned)
+        has_bad = jnp.any(jnp.isnan(jnp.concatenate(flat, axis=1)), axis=1)
+        return self.filled(self.named(sums, len(leaves[0])), has_bad)
 
 
 class Kept(NamedTuple):
@@ -153,9 +153,9 @@ class SampleDefinition(Definition):
 
     def evaluate(self, rows: Batch) -> Values:
         """The values of examples; NaN for a task while one that is not finite is among them."""
-        poisoned = jnp.any(rows.nonfinite & rows.mask, axis=1)
-        values = self.named(rows, len(poisoned))
+        has_bad = jnp.any(rows.nonfinite & rows.mask, axis=1)
+        values = self.named(rows, len(has_bad))
         return {
-            name: jnp.where(_along(value, poisoned), jnp.nan, value)
-            for name, value in self.filled(values, poisoned).items()
+            name: jnp.where(_along(value, has_bad), jnp.nan, value)
+            for name, value in self.filled(values, has_bad).items()
         }

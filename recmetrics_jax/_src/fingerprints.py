@@ -23,13 +23,13 @@ from recmetrics_jax._src.identity import Formula
 PACKAGE = __name__.partition(".")[0]
 
 
-def word_of(*parts: str) -> int:
+def word_of(*texts: str) -> int:
     """A hash of texts, of 32 bits, as a signed number.
 
     >>> word_of("a", "b") == word_of("a", "b"), word_of("a", "b") == word_of("ab")
     (True, False)
     """
-    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=4).digest()
+    digest = hashlib.blake2b("\0".join(texts).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 

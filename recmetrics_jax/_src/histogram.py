@@ -5,6 +5,7 @@ Shapes: ``T`` tasks, ``K`` statistics, ``N`` examples.
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -44,7 +45,21 @@ class Histogram(NamedTuple):
         )
 
     def add(self, index: jax.Array, statistics: jax.Array) -> "Histogram":
-        """With ``statistics``, ``float[T, N]``, added at ``index``, ``int32[T, N]``."""
+        """With ``statistics``, ``float[T, N]``, added at ``index``, ``int32[T, N]``.
+
+        Where the largest addition is 1, the unit is 1 / 64. The nearest multiple to 19.25 / 64 is
+        19 / 64, which adds up without error; 0.25 / 64 is left, and adds up beside it::
+
+            at index        0        1    2
+            multiples       64/64    0    19/64 + 19/64
+            what is left    0        0    0.25/64 + 0.25/64
+
+        >>> sums = Histogram.empty(1, 3)
+        >>> sums = sums.add(jnp.array([[0, 2, 2]]), jnp.array([[64, 19.25, 19.25]]) / 64)
+        >>> (sums.recent * 64).tolist(), (sums.unit * 64).item()
+        ([[[64.0, 0.0, 38.0]], [[0.0, 0.0, 0.5]]], 1.0)
+        """
+        chex.assert_equal_shape([index, statistics])
         tasks = jnp.arange(index.shape[0], dtype=index.dtype)[:, None]
         if not is_known(index.shape[1]) or index.shape[1] >= MAX_ADDITIONS:
             with jax.enable_x64(True):
@@ -53,23 +68,32 @@ class Histogram(NamedTuple):
                 return self._replace(
                     parts=numerics.add(self.parts, numerics.split(sums, self.parts.dtype, 3))
                 )
-        largest = jnp.max(jnp.abs(statistics), axis=1, keepdims=True, initial=0.0)
-        _, exponent = jnp.frexp(largest)
-        unit = jnp.ldexp(jnp.ones_like(largest), exponent - 7)
-        # By task, so that none has other digits for what the others hold.
-        is_due = (self.additions >= MAX_ADDITIONS) | (unit > self.unit)
-        # A loop of one round at most: XLA would copy the sums for a branch.
-        held, _ = jax.lax.while_loop(
-            lambda carry: jnp.any(carry[1]),
-            lambda carry: (carry[0]._due(is_due, unit), jnp.zeros_like(is_due)),
-            (jax.tree.map(lambda x: vary_as(x, is_due), self), is_due),
-        )
+        held = self._with_room_for(statistics)
         multiples = jnp.round(statistics / held.unit) * held.unit
         recent = held.recent.at[0, tasks, index].add(multiples)
         recent = recent.at[1, tasks, index].add(statistics - multiples)
         return held._replace(recent=recent, additions=held.additions + jnp.int32(index.shape[1]))
 
-    def _due(self, is_due: jax.Array, unit: jax.Array) -> "Histogram":
+    def _with_room_for(self, statistics: jax.Array) -> "Histogram":
+        """The same sums, so that ``statistics`` can be added to the recent ones.
+
+        Tasks are settled whose unit is too small for their largest addition, and all of them once
+        the recent additions are many. By task, so that none has other digits for what the others
+        hold.
+        """
+        largest = jnp.max(jnp.abs(statistics), axis=1, keepdims=True, initial=0.0)
+        _, exponent = jnp.frexp(largest)
+        unit = jnp.ldexp(jnp.ones_like(largest), exponent - 7)
+        is_due = (self.additions >= MAX_ADDITIONS) | (unit > self.unit)
+        # A loop of one round at most: XLA would copy the sums for a branch.
+        held, _ = jax.lax.while_loop(
+            lambda carry: jnp.any(carry[1]),
+            lambda carry: (carry[0]._settled_in(is_due, unit), jnp.zeros_like(is_due)),
+            (jax.tree.map(lambda x: vary_as(x, is_due), self), is_due),
+        )
+        return held
+
+    def _settled_in(self, is_due: jax.Array, unit: jax.Array) -> "Histogram":
         """Settled, with a new ``unit``, in the tasks of ``is_due``, ``bool[T, 1]``."""
         settled = self._settled()
         return Histogram(

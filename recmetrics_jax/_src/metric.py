@@ -173,7 +173,7 @@ class Engine(Value):
         rows += [(name, *_row(part)) for name, part in self.parts]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        total = f"{self.call}, {state_bytes(self.metric):,} bytes of state together"
+        total = f"{self.call}, {state_bytes(self.metric):,} bytes of state in all"
         return "\n".join([f"{total}:", *(f"  {line}" for line in lines)])
 
 

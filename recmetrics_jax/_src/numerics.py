@@ -15,6 +15,7 @@ user's, and leaves the state in the user's dtype.
 import math
 from collections.abc import Hashable
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,13 +35,14 @@ def two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 def add(a: jax.Array, b: jax.Array) -> jax.Array:
     """The sum of two expansions ``float[L, ...]``, renormalized to the same length.
 
-    Component by component from the highest, each rounding error is carried to the next; the
-    last keeps what is left. Two passes from the top then make the components non-overlapping.
+    Part by part from the highest, each rounding error is carried to the next; the last keeps what
+    is left. Two passes from the top then make the parts non-overlapping.
 
     The result is behind a barrier. Without one, XLA's CPU backend fuses a chain of additions into
     one loop that computes every addition anew for each use of it, of which there are several: each
     further update or merge in one program would take many times longer to compile.
     """
+    chex.assert_equal_shape([a, b])
     parts: list[jax.Array] = []
     carries: list[jax.Array] = []
     for x, y in zip(a[:-1], b[:-1], strict=True):
@@ -107,10 +109,21 @@ def total(high: jax.Array, low: jax.Array) -> jax.Array:
 def all_add(parts: jax.Array, axis_name: AxisName) -> jax.Array:
     """The sum of the expansions of all devices on a mapped axis.
 
-    A bare ``psum`` would round every addition to the dtype. So each component but the last is
-    cut at a power of two that all devices share, chosen so that the tops add up exactly, in
-    any order of the devices; what is cut off joins the component below. One ``pmax`` and one
-    ``psum``, whatever the number of devices.
+    A bare ``psum`` would round every addition to the dtype. So each part but the last is cut at a
+    power of two that all devices share, chosen so that the tops add up exactly, in any order of the
+    devices; what is cut off joins the part below. One ``pmax`` and one ``psum``, whatever the
+    number of devices.
+
+    Two devices hold 2^24 and 1.5, of which a float32 makes 2^24 + 2. Both first parts are below
+    2^25, so their tops are multiples of 2^(25 + 1 - 24) = 4, and 1.5 is cut off::
+
+        parts    2^24  0    0       tops and rest    2^24  0    0
+                 1.5   0    0                        0     1.5  0
+                                    their sum        2^24  1.5  0  =  2^24 + 2, -0.5, 0
+
+    >>> parts = jnp.array([[2.0**24, 0, 0], [1.5, 0, 0]])
+    >>> jax.vmap(lambda x: all_add(x, "devices"), axis_name="devices")(parts)[0].tolist()
+    [16777218.0, -0.5, 0.0]
     """
     bits = jnp.finfo(parts.dtype).nmant + 1
     spread = math.ceil(math.log2(jax.lax.psum(1, axis_name)))

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -56,6 +57,7 @@ def count_pairs(
     >>> pairs.concordant[-1].item(), pairs.discordant[-1].item(), pairs.total[-1].item()
     (2.0, 1.0, 3.0)
     """
+    chex.assert_equal_shape([x, y, weights, *groups])
     if not is_known(x.shape[-1]):
         raise ValueError(
             f"x: expected a number of rows that is known, got {x.shape}; pairs are counted by "
@@ -91,9 +93,15 @@ def _inversions(ranks: jax.Array, weights: jax.Array) -> jax.Array:
 
     A merge sort backwards. Each round goes through blocks of half the size of the round before
     and puts first, in each, the rows of the lower half of its ranks. They overtake the rows of the
-    upper half that were before them. The last blocks are small, and compared pair by pair.
+    upper half that were before them. The last blocks are small, and compared pair by pair. With 8
+    ranks, if that were done only for blocks of 2::
 
-    A group keeps its place in every round, so what its rows overtake need not move with them.
+        5 2 7 0 3 6 1 4          below 4:       2 overtakes 5,  0 and 3  5 7,  1  5 7 6
+        2 0 3 1 | 5 7 6 4        below 2 and 6: 0 overtakes 2,  1  2 3,  4  7 6
+        0 1 | 2 3 | 5 4 | 7 6    in pairs:      4 overtakes 5,  6  7
+
+    That is 8 + 5 + 2 = 15 inversions. A group keeps its place in every round, so what its rows
+    overtake need not move with them.
 
     Args:
         ranks: ``int32[..., N]``, a permutation of all rows and of those of each group.
@@ -101,7 +109,16 @@ def _inversions(ranks: jax.Array, weights: jax.Array) -> jax.Array:
 
     Returns:
         ``float64[..., N]``: its sum over the rows of a group is that of the group.
+
+    >>> with jax.enable_x64(True):
+    ...     ranks = jnp.array([[5, 2, 7, 0, 3, 6, 1, 4], [0, 1, 2, 3, 4, 5, 7, 6]], jnp.int32)
+    ...     of_few = _inversions(ranks, jnp.ones((2, 8))).sum(axis=1)
+    ...     backwards = jnp.arange(100, dtype=jnp.int32)[::-1]
+    ...     of_many = _inversions(backwards, jnp.ones(100)).sum()
+    >>> of_few.tolist(), of_many.tolist()  # 100 * 99 / 2
+    ([15.0, 1.0], 4950.0)
     """
+    chex.assert_equal_shape([ranks, weights])
     size = ranks.shape[-1]
     bits = max((size - 1).bit_length(), BLOCK_BITS)
     rows = jnp.arange(1 << bits, dtype=ranks.dtype)
@@ -114,9 +131,9 @@ def _inversions(ranks: jax.Array, weights: jax.Array) -> jax.Array:
         ranks, weights, overtaken = carry
         half = jnp.left_shift(jnp.ones_like(rows[..., :1]), (bits - 1 - i).astype(rows.dtype))
         is_upper = (ranks & half) != 0
-        place = rows & (2 * half - 1)
+        place = rows & (2 * half - 1)  # In the block, which begins where it is 0.
         before = segments.cumsum(jnp.where(is_upper, weights, 0.0), place == 0)
-        # Half of the rows of each block before are lower.
+        # How many of the block are lower so far; of each block before it, half of the rows are.
         lower = segments.cumsum((~is_upper).astype(rows.dtype)) - (rows - place) // 2
         overtaken = overtaken + jnp.where(is_upper, 0.0, weights * before)
         target = rows - place + jnp.where(is_upper, half + place - lower, lower - 1)

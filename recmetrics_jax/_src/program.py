@@ -44,7 +44,7 @@ make_exportable(Batch, MetricState, Sum, Histogram, Window, Samples, Rows)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program(Value):
-    """Metrics of ``n_tasks`` tasks that are updated together."""
+    """Metrics of ``n_tasks`` tasks that are updated as one."""
 
     n_tasks: int
     members: tuple[Member, ...]
@@ -187,9 +187,9 @@ class Program(Value):
 
     def _updated(self, state: MetricState, batch: Batch) -> MetricState:
         """`update`, of what is checked."""
-        sums, poisoned = self._sums(self._statistics, batch)
+        sums, has_bad = self._sums(self._statistics, batch)
         histograms = tuple(
-            histogram.add(index, jnp.where(poisoned, jnp.nan, weights))
+            histogram.add(index, jnp.where(has_bad, jnp.nan, weights))
             for histogram, (index, weights) in zip(
                 state.histograms,
                 (term.scatter(batch) for _, term in self._histograms),
@@ -202,8 +202,7 @@ class Program(Value):
             if is_known(batch.mask.shape[1]) and batch.mask.shape[1] <= limit:
                 of_window = self._statistics.select(sums, columns.starts)
             else:
-                within = newest(batch, limit)
-                of_window, _ = self._sums(columns, within)
+                of_window, _ = self._sums(columns, newest(batch, limit))
             with jax.enable_x64(True):
                 pushed.append(window.push(of_window))
         with jax.enable_x64(True):
@@ -218,13 +217,20 @@ class Program(Value):
     def _sums(self, columns: Columns, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """The sums of terms over a batch, ``float64[T, K]``, NaN in tasks with a bad example.
 
-        And which tasks those are, ``bool[T, 1]``.
+        And which tasks those are, ``bool[T, 1]``. Bad examples are added up with the terms, in a
+        column before theirs, so that they take no pass of their own, and no collective. Of two
+        tasks with 2 examples, of which the second has a bad one, and two terms, 2 and 1 for each
+        example; the number of examples is raw, and stays what it is::
+
+            bad  2s  1s  examples          2s   1s   examples      has_bad
+            0    4   2   2           ->    4    2    2             False
+            1    4   2   2                 NaN  NaN  2             True
         """
         terms = {term: term.evaluate(batch) for term in (BAD_EXAMPLES, *columns.starts)}
         sums = reduction.sums(terms)
         with jax.enable_x64(True):
-            poisoned, sums = sums[:, :1] > 0, sums[:, 1:]
-            return jnp.where(poisoned & ~columns.is_raw, jnp.nan, sums), poisoned
+            has_bad, sums = sums[:, :1] > 0, sums[:, 1:]
+            return jnp.where(has_bad & ~columns.is_raw, jnp.nan, sums), has_bad
 
     def merge(self, a: MetricState, b: MetricState) -> MetricState:
         """The state of both streams together."""

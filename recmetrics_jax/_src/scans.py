@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -80,6 +81,7 @@ def in_groups(
     >>> in_groups(jnp.maximum, jnp.array([2, 1, -4, -3]), is_first).tolist()
     [2, 2, -4, -3]
     """
+    chex.assert_equal_shape([x, is_first])
 
     def combine_in_group(a: Rows, b: Rows) -> Rows:
         return a[0] | b[0], jnp.where(b[0], b[1], combine(a[1], b[1]))

@@ -8,6 +8,7 @@ every transformation. A group is a run of neighbouring rows, so rows are sorted 
 import math
 from typing import Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -54,6 +55,7 @@ def take(x: jax.Array, rows: jax.Array) -> jax.Array:
     >>> take(jnp.array([[1, 2], [3, 4]]), jnp.array([[1, 0], [0, 0]])).tolist()
     [[2, 1], [3, 3]]
     """
+    chex.assert_equal_shape_prefix([x, rows], x.ndim - 1)
     return jnp.take_along_axis(x, rows, axis=-1, mode="promise_in_bounds")
 
 
@@ -64,6 +66,7 @@ def put(x: jax.Array, rows: jax.Array) -> jax.Array:
     >>> put(jnp.array([7, 8, 9]), jnp.array([2, 0, 1])).tolist()
     [8, 9, 7]
     """
+    chex.assert_equal_shape([x, rows])
     if not is_known(x.shape[-1]):
         return take(x, argsort(rows))
     return jnp.put_along_axis(
@@ -188,6 +191,7 @@ def _by_group(
     method: Literal["add", "max", "min"], empty: jax.Array, x: jax.Array, numbers: jax.Array
 ) -> jax.Array:
     """What ``method`` makes of ``empty``, ``[..., N]``, and of the rows of each group."""
+    chex.assert_equal_shape([x, numbers], dims=-1)
     lead = math.prod(x.shape[:-1])
     shape = (lead, x.shape[-1])
     index = jnp.broadcast_to(numbers, x.shape).reshape(shape)

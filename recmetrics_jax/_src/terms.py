@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +31,8 @@ class Term(Value):
         options: hashable arguments of the function, part of the term's identity.
         shape: the shape of the statistic of one example, without zeros; ``()`` for a number.
         keys: names of the key arrays that the function reads from ``batch.keys``.
-        raw: False: masked examples count nothing, and an example that is not finite makes the
-            sums of its task NaN. True: the function sees to both itself; for counting examples.
+        raw: False: masked examples count nothing, and a bad example, of a NaN or an infinity, makes
+            the sums of its task NaN. True: the function sees to both itself; for counting examples.
         is_summed: True: the function returns the sums over a batch, ``float[T, *shape]``, and sees
             to masked examples itself; for statistics of pairs and groups of examples.
         per_batch: True: what examples count depends on those beside them in their batch, as it does
@@ -154,6 +155,8 @@ class BinnedTerm(Term):
         """Where in the ``size`` sums examples count, and what: ``int32`` and ``float[T, C N]``."""
         index, weights = self.function(batch, *self.options)
         counts, bins = self.shape
+        chex.assert_shape(index, batch.mask.shape)
+        chex.assert_shape(weights, (*batch.mask.shape, counts))
         index = jnp.concatenate([index + jnp.int32(bins * i) for i in range(counts)], axis=1)
         return index, jnp.concatenate([weights[..., i] for i in range(counts)], axis=1)
 
@@ -197,12 +200,12 @@ def examples(batch: Batch) -> jax.Array:
 
 
 def nonfinite_examples(batch: Batch) -> jax.Array:
-    """1 for each example that came with a NaN or an infinity."""
+    """1 for each bad example, masked or not."""
     return batch.nonfinite.astype(batch.weights.dtype)
 
 
 def bad_examples(batch: Batch) -> jax.Array:
-    """1 for each example that is not finite and not masked: the values of its task are NaN."""
+    """1 for each bad example that is not masked: the values of its task are NaN."""
     return (batch.nonfinite & batch.mask).astype(batch.weights.dtype)
 
 

@@ -51,7 +51,7 @@ class Window(NamedTuple):
     The last of the ``K`` statistics is the number of examples. Updates go into the open slot, and
     it is closed when one more would make it hold over ``2 W / S`` of the ``W`` examples of the
     window; so an update of many examples has a slot for itself. Two neighbours hold over
-    ``2 W / S`` together, and all slots over ``W``: the one opened next is never one that counts.
+    ``2 W / S`` in sum, and all slots over ``W``: the one opened next is never one that counts.
 
     With W = 8 and S = 4, so at most 4 examples where updates share a slot, and updates of 3, 3, 1,
     5 and 2 examples, where ``>`` is the open slot::
@@ -243,7 +243,7 @@ def _targets(ages: jax.Array, examples: jax.Array, limit: jax.Array, slots: int)
     """To which of ``S`` slots those of all states go, so that equal ages meet.
 
     The examples of all states, the newest first, are cut into S / 2 cells of ``2 W / S``. Slots of
-    one age go together: to the slot of their cell if they lie in it, else to one that is theirs
+    one age go to one slot: that of their cell if they lie in it, else one that is theirs
     alone, and comes after that of the cell where they begin. So two neighbours hold over
     ``2 W / S``, as those of `Window.push` do.
 

@@ -2,6 +2,7 @@
 
 from typing import Literal, TypedDict, get_args
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -73,6 +74,7 @@ def group_values(
         averaged, and ``grouped_<name>_undefined_groups``, the number of groups without a value of
         their own.
     """
+    chex.assert_equal_shape([of_group, order, is_first, batch.mask])
     with jax.enable_x64(True):
 
         def in_group(x: jax.Array) -> jax.Array:
