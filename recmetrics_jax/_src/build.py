@@ -161,8 +161,9 @@ def collection(
     """Several metrics as one: one state, one update, values ``"<name>/<value>"``.
 
     Statistics that metrics share (equal `Term`, window and slots; equal windows of examples) are
-    computed and stored once, and all sums lie in one array: ten metrics cost little more than
-    their distinct terms, and merge across devices in a fixed number of collectives.
+    computed once, stored once in each window, and all sums lie in one array: ten metrics cost
+    little more than their distinct terms, and merge across devices in a fixed number of
+    collectives.
 
     Args:
         metrics: metrics by name, of the same ``n_tasks``; or factories of metrics, which are called

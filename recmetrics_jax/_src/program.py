@@ -1,8 +1,10 @@
 """What runs behind every metric: one program for any number of metrics, with shared statistics.
 
-A `Program` holds the definition of one metric, or of all those of a collection. It stores each
-distinct term once for the lifetime and once for each window, and each window of examples once. It
-is a value, as definitions are; `recmetrics_jax._src.compiled` compiles its functions.
+A `Program` holds the definition of one metric, or of all those of a collection. It computes each
+distinct term once. In a state, each window has a term once, and each window of examples is there
+once; over the lifetime, each metric has the sums of its own terms, so that one that joins another
+starts from nothing, whatever was there. It is a value, as definitions are;
+`recmetrics_jax._src.metric.compiled` compiles its functions.
 """
 
 import dataclasses
