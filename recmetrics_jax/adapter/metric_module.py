@@ -53,20 +53,20 @@ MetricsResult = dict[str, MetricValue]
 
 REC_METRICS_MAPPING: dict[RecMetricEnumBase, type[RecMetric]] = {
     RecMetricEnum.NE: NEMetric,
-    RecMetricEnum.CTR: CTRMetric,
     RecMetricEnum.CALIBRATION: CalibrationMetric,
+    RecMetricEnum.CTR: CTRMetric,
+    RecMetricEnum.MSE: MSEMetric,
+    RecMetricEnum.MAE: MAEMetric,
+    RecMetricEnum.ACCURACY: AccuracyMetric,
+    RecMetricEnum.PRECISION: PrecisionMetric,
+    RecMetricEnum.RECALL: RecallMetric,
+    RecMetricEnum.WEIGHTED_AVG: WeightedAvgMetric,
+    RecMetricEnum.MULTICLASS_RECALL: MulticlassRecallMetric,
     RecMetricEnum.AUC: AUCMetric,
     RecMetricEnum.AUPRC: AUPRCMetric,
     RecMetricEnum.RAUC: RAUCMetric,
-    RecMetricEnum.MSE: MSEMetric,
-    RecMetricEnum.MAE: MAEMetric,
-    RecMetricEnum.MULTICLASS_RECALL: MulticlassRecallMetric,
-    RecMetricEnum.WEIGHTED_AVG: WeightedAvgMetric,
-    RecMetricEnum.ACCURACY: AccuracyMetric,
-    RecMetricEnum.NDCG: NDCGMetric,
     RecMetricEnum.XAUC: XAUCMetric,
-    RecMetricEnum.PRECISION: PrecisionMetric,
-    RecMetricEnum.RECALL: RecallMetric,
+    RecMetricEnum.NDCG: NDCGMetric,
 }
 """The class of each metric in a `MetricsConfig`."""
 

@@ -21,6 +21,7 @@ from adapter_streams import (
     FUSED_STATES,
     KINDS,
     NEVER_LEFT,
+    OF_CLICKS,
     OURS,
     REFERENCE,
     UNFUSED,
@@ -149,7 +150,7 @@ def drawer_of(rng: Rng, setting: Setting, plan: Plan) -> Drawer:
     """Batches for a metric, of the plan's dtype."""
     dtypes = (getattr(torch, plan.dtype),) * 3
     form = Form(dtypes, False, "flat", False, setting.is_fused)
-    predictions, labels = (pick(rng, choices) for choices in KINDS[setting.name])
+    predictions, labels = (pick(rng, choices) for choices in KINDS.get(setting.name, OF_CLICKS))
     if setting.name == "auc" and setting.options.get("apply_bin"):
         labels = "soft_labels"
     pattern = pick(rng, ("ones", "random", "with_zeros"))

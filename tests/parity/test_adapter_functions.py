@@ -6,6 +6,7 @@ states are.
 """
 
 import copy
+import inspect
 import json
 import pathlib
 from collections.abc import Callable
@@ -146,10 +147,10 @@ def arguments_of(name: str, function: str, seed: int, dtype: Any) -> dict[str, A
     rng = np.random.default_rng([seed, len(function)])
     if function in NUMBERS:
         return NUMBERS[function]((rng.integers(0, 20, N) / 4).tolist())
-    parameters = CONTRACT[name]["functions"][function]["params"]
-    arguments = {p["name"]: argument(name, p["name"], rng, dtype) for p in parameters}
-    if name == "ne":
-        arguments |= {k: x for k, x in sums_of_ne(rng).items() if k in arguments}
+    parameters = inspect.signature(getattr(module(OURS, name), function)).parameters
+    arguments = {parameter: argument(name, parameter, rng, dtype) for parameter in parameters}
+    if function == "compute_ne":
+        arguments |= sums_of_ne(rng)
     return one_list_each(arguments)
 
 
