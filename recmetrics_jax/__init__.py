@@ -24,7 +24,7 @@ from recmetrics_jax._src.metrics.multiclass import multiclass_recall
 from recmetrics_jax._src.metrics.pairwise import rauc, xauc
 from recmetrics_jax._src.metrics.ranking import ndcg
 from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
-from recmetrics_jax._src.metrics.regression import mae, mse
+from recmetrics_jax._src.metrics.regression import mae, mse, r_squared
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.padding import bucket_size, make_padded_batch
 from recmetrics_jax._src.terms import Term
@@ -61,6 +61,7 @@ __all__ = [
     "ne",
     "nonfinite_examples",
     "precision",
+    "r_squared",
     "recall",
     "weighted_avg",
     # Metrics of order.

@@ -132,6 +132,7 @@ CASES = [
     Case("ctr", rm.ctr, oracles.ctr),
     Case("mse", rm.mse, oracles.mse),
     Case("mae", rm.mae, oracles.mae),
+    Case("r_squared", rm.r_squared, oracles.r_squared),
     Case("accuracy", rm.accuracy, oracles.accuracy),
     Case("accuracy_at_0.3", accuracy_at, lambda *x: oracles.accuracy(*x, threshold=0.3)),
     Case("precision", rm.precision, oracles.precision),

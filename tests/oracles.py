@@ -59,6 +59,12 @@ def mae(predictions, labels, weights):
     return {"mae": ratio(np.sum(weights * np.abs(labels - predictions)), np.sum(weights))}
 
 
+def r_squared(predictions, labels, weights):
+    deviations = labels - ratio(np.sum(weights * labels), np.sum(weights))
+    errors = np.sum(weights * (labels - predictions) ** 2)
+    return {"r_squared": 1 - ratio(errors, np.sum(weights * deviations**2))}
+
+
 def counts_at(predictions, labels, weights, threshold):
     """Weighted true positives, false positives, false negatives, and weight of right answers."""
     tp = fp = fn = right = 0.0
