@@ -19,7 +19,7 @@ from recmetrics_jax._src.metrics.area import auc, auprc
 from recmetrics_jax._src.metrics.binned import binned_auc, binned_auprc
 from recmetrics_jax._src.metrics.classification import accuracy, precision, recall
 from recmetrics_jax._src.metrics.counts import examples, nonfinite_examples
-from recmetrics_jax._src.metrics.entropy import ne
+from recmetrics_jax._src.metrics.entropy import ne, unweighted_ne
 from recmetrics_jax._src.metrics.multiclass import multiclass_recall
 from recmetrics_jax._src.metrics.pairwise import rauc, xauc
 from recmetrics_jax._src.metrics.ranking import ndcg
@@ -63,6 +63,7 @@ __all__ = [
     "precision",
     "r_squared",
     "recall",
+    "unweighted_ne",
     "weighted_avg",
     # Metrics of order.
     "auc",

@@ -128,6 +128,12 @@ GROUPS, SESSIONS = ("grouping_keys",), ("session_id",)
 
 CASES = [
     Case("ne", ne, oracles.ne),
+    Case(
+        "unweighted_ne",
+        functools.partial(rm.unweighted_ne, logloss=True),
+        oracles.unweighted_ne,
+        by_rows=True,
+    ),
     Case("calibration", rm.calibration, oracles.calibration),
     Case("ctr", rm.ctr, oracles.ctr),
     Case("mse", rm.mse, oracles.mse),

@@ -38,6 +38,11 @@ def ne(predictions, labels, weights):
     return {"ne": loss / (total * entropy), "logloss": loss / total}
 
 
+def unweighted_ne(predictions, labels, weights):
+    of_rows = ne(predictions, labels, np.ones_like(weights))
+    return {f"unweighted_{name}": value for name, value in of_rows.items()}
+
+
 def calibration(predictions, labels, weights):
     return {"calibration": ratio(np.sum(weights * predictions), np.sum(weights * labels))}
 

@@ -112,6 +112,8 @@ HAND = [
     (rm.ne, [0.75, 0.25], [0, 1], None, {"ne": 2.0}),
     # Exactly wrong: log2(1e12) = 39.86 bits each.
     (rm.ne, [1.0, 0.0], [0, 1], None, {"ne": 12 * math.log2(10)}),
+    # Each example counts once: 2 bits, and 2 bits.
+    (rm.unweighted_ne, [0.75, 0.25], [0, 1], [0, 7], {"unweighted_ne": 2.0}),
     (rm.calibration, [0.5, 0.7], [1, 0], [2, 1], {"calibration": 0.85}),
     (rm.ctr, [0.5, 0.7], [1, 0], [3, 1], {"ctr": 0.75}),
     (rm.mse, [1, 2], [3, 5], [3, 1], {"mse": 5.25, "rmse": math.sqrt(5.25)}),

@@ -43,6 +43,7 @@ from recmetrics_jax.adapter.rauc import RAUCMetric
 from recmetrics_jax.adapter.rec_metric import RecMetric, RecMetricList
 from recmetrics_jax.adapter.recall import RecallMetric
 from recmetrics_jax.adapter.throughput import ThroughputMetric
+from recmetrics_jax.adapter.unweighted_ne import UnweightedNEMetric
 from recmetrics_jax.adapter.weighted_avg import WeightedAvgMetric
 from recmetrics_jax.adapter.xauc import XAUCMetric
 
@@ -67,6 +68,7 @@ REC_METRICS_MAPPING: dict[RecMetricEnumBase, type[RecMetric]] = {
     RecMetricEnum.RAUC: RAUCMetric,
     RecMetricEnum.XAUC: XAUCMetric,
     RecMetricEnum.NDCG: NDCGMetric,
+    RecMetricEnum.UNWEIGHTED_NE: UnweightedNEMetric,
 }
 """The class of each metric in a `MetricsConfig`."""
 

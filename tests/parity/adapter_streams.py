@@ -339,7 +339,7 @@ class Drawer:
         if self.predictions == "distinct":
             return [self.distinct(rng, weights, is_negative, pool), labels, weights]
         predictions = NUMBERS[self.predictions](rng, size, half)
-        if self.setting.name == "ne":
+        if self.setting.name in ("ne", "unweighted_ne"):
             # Clamped to 1e-12, a certain prediction has a logarithm of four digits.
             predictions[predictions == 1] = 7 / 8
             predictions[(predictions == 0) & (labels < 1)] = 1 / 8
