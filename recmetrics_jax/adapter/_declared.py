@@ -175,7 +175,7 @@ class DeclaredComputation(RecMetricComputation):
     def _add(self, contributions: Contributions, tasks: slice) -> None:
         n = contributions.count(tasks)
         states = vars(self)
-        windows = self._batch_window_buffers or {}
+        windows = self._windows
         for slot in contributions.slots[self._declaration]:
             sums = contributions.sums(slot, tasks)
             state = states[slot.state]
@@ -183,7 +183,6 @@ class DeclaredComputation(RecMetricComputation):
             if slot.window_state in windows:
                 # A copy, as the sums are views of those of all states.
                 windows[slot.window_state].push(cloned(sums), n)
-                states.pop(slot.window_state, None)
         if self._declaration.sample_classes is not None:
             self._append(contributions.samples(self._declaration.sample_keys, tasks), n)
 

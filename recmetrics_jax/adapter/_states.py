@@ -20,9 +20,7 @@ from recmetrics_jax.adapter._tensors import (
     stack,
     to_numpy,
 )
-from recmetrics_jax.adapter._window import WindowBuffer
-
-MAX_BUFFER_COUNT = 1000
+from recmetrics_jax.adapter._window import StateWindow
 
 
 class RecMetricException(Exception):  # noqa: N818 - the documented name
@@ -68,12 +66,9 @@ class States(Module):
             if self._batch_window_buffers is None:
                 raise RuntimeError("Failed to add the window state: window metric is disabled.")
             window_name = self.get_window_state_name(name)
-            self.add_state(window_name, copy(default), **{**kwargs, "persistent": False})
-            self._batch_window_buffers[window_name] = self._new_buffer()
-            del self.__dict__[window_name]
-
-    def _new_buffer(self) -> WindowBuffer:
-        return WindowBuffer(max_size=self._window_size, max_buffer_count=MAX_BUFFER_COUNT)
+            window = StateWindow(copy(default), self._window_size)
+            self._batch_window_buffers[window_name] = window
+            self.add_state(window_name, default, **{**kwargs, "persistent": False})
 
     def add_state(
         self,
@@ -109,20 +104,16 @@ class States(Module):
         setattr(self, name, _copied(default))
 
     def __getattr__(self, name: str) -> Any:
-        """The window of a state, which is added up when it is asked for, not in every update.
+        """The sum of a window, which is no attribute of its own but of the window."""
+        windows = self.__dict__.get("_batch_window_buffers") or {}
+        return windows[name].sum if name in windows else super().__getattr__(name)
 
-        From then on it is an attribute, as it may be written to, until the next contribution::
-
-            states.__dict__                                  # {"total": 3.0, ...}
-            states.window_total                              # added up here
-            states.__dict__                                  # {"total": 3.0, "window_total": 3.0}
-            states._aggregate_window_state("total", 4.0, 1)  # takes it out of __dict__ again
-        """
-        buffers = self.__dict__.get("_batch_window_buffers")
-        if buffers and name in buffers:
-            self.__dict__[name] = buffers[name].total(self._defaults[name])
-            return self.__dict__[name]
-        return super().__getattr__(name)
+    def __setattr__(self, name: str, value: Any) -> None:
+        windows = self.__dict__.get("_batch_window_buffers") or {}
+        if name in windows:
+            windows[name].sum = value
+        else:
+            super().__setattr__(name, value)
 
     @staticmethod
     def get_window_state_name(state_name: str) -> str:
@@ -145,15 +136,14 @@ class States(Module):
         kind = kind_of(self._defaults[window_name])
         contribution = copy(state) if kind_of(state) == kind else as_kind(state, kind)
         self._batch_window_buffers[window_name].push(contribution, num_samples)
-        self.__dict__.pop(window_name, None)
 
     def reset(self) -> None:
         """Sets all states to what they were before the first update."""
         self._is_synced, self._cache, self._num_samples = False, {}, 0
         for name, default in self._defaults.items():
             setattr(self, name, _copied(default))
-        for name in self._batch_window_buffers or {}:
-            self._batch_window_buffers[name] = self._new_buffer()
+        for name, window in self._windows.items():
+            self._batch_window_buffers[name] = window.empty()
 
     def sync(self) -> None:
         """Replaces the states by those of all ranks, until `unsync`; all must call.
@@ -168,6 +158,11 @@ class States(Module):
         if self._is_synced:
             self._set_states(self._cache)
             self._is_synced, self._cache = False, {}
+
+    @property
+    def _windows(self) -> dict[str, StateWindow]:
+        """The windows by the names of their states; empty where windows are disabled."""
+        return self._batch_window_buffers or {}
 
     def _states(self) -> dict[str, Any]:
         """All that is merged across ranks; of windows their sums."""
@@ -251,17 +246,14 @@ class States(Module):
 
     def _restorer(self) -> Callable[[], None]:
         """A function that puts back all that an update may change."""
-        windows = self._batch_window_buffers
-        kept = windows and {name: buffer.copy() for name, buffer in windows.items()}
+        windows = {name: window.copy() for name, window in self._windows.items()}
         states: dict[str, Any] = {"_num_samples": self._num_samples}
-        for name in self._defaults.keys() - (windows or {}).keys():
+        for name in self._defaults.keys() - windows.keys():
             state = getattr(self, name)
             states[name] = list(state) if isinstance(state, list) else copy(state)
 
         def restore() -> None:
-            self._batch_window_buffers = kept
-            for name in kept or ():
-                self.__dict__.pop(name, None)
+            self._windows.update(windows)
             self._set_states(states)
 
         return restore
@@ -311,19 +303,16 @@ class States(Module):
             for name in self._defaults:
                 state = held[name]
                 yield from state if isinstance(state, list) else [state]
-        for buffer in (self._batch_window_buffers or {}).values():
-            yield from buffer.buffers
+        for window in self._windows.values():
+            yield from window.buffers
 
     def held_bytes(self) -> int:
         """The bytes of all these arrays, without going through each contribution to a window."""
-        windows = self._batch_window_buffers or {}
-        states = [x for name, x in self.__dict__.items() if name in self._defaults]
-        total = sum(map(nbytes, (*self._defaults.values(), *states)))
-        for name, buffer in windows.items():
-            total += nbytes(self._defaults[name]) * (name not in self.__dict__)
-            if buffer.buffers:  # All are of one size.
-                total += nbytes(buffer.buffers[-1]) * len(buffer.buffers)
-        return total
+        windows = self._windows
+        # A sum is as large as its default, and need not be added up.
+        states = [self._defaults[n] if n in windows else getattr(self, n) for n in self._defaults]
+        held = sum(map(nbytes, (*self._defaults.values(), *states)))
+        return held + sum(window.nbytes for window in windows.values())
 
 
 class Updated(Protocol):
