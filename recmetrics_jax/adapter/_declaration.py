@@ -42,7 +42,7 @@ class SumFormulas:
 
     def __call__(self, sums: Sequence[Mapping[str, Tensor]]) -> list[dict[str, np.ndarray]]:
         """The values, ``[T]`` or ``[T, C]`` by name, of each of several sets of sums by name."""
-        if not self.names:
+        if not self.names or not sums[0]:  # Windows are disabled.
             return [{} for _ in sums]
         sets = {name: np.stack([to_numpy(each[name]) for each in sums]) for name in self.names}
         values = self._values(sets)
@@ -224,6 +224,19 @@ def option_names(factory: Callable[..., Metric]) -> dict[str, inspect.Parameter]
         if name not in _OF_THE_ADAPTER
         and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
+
+
+def signature(factory: Callable[..., Metric]) -> inspect.Signature:
+    """The signature of a computation that names a factory: its options are keywords."""
+    kinds = inspect.Parameter
+    options = [p.replace(kind=kinds.KEYWORD_ONLY) for p in option_names(factory).values()]
+    return inspect.Signature(
+        [
+            kinds("args", kinds.VAR_POSITIONAL, annotation=Any),
+            *options,
+            kinds("kwargs", kinds.VAR_KEYWORD, annotation=Any),
+        ]
+    )
 
 
 def hashable(option: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
 from recmetrics_jax.adapter._declared import DeclaredComputation, planned
-from recmetrics_jax.adapter._inputs import Layout, TaskBatch, ones_like, required_for, shape_of
+from recmetrics_jax.adapter._layout import Layout, TaskBatch, ones_like, required_for, shape_of
 from recmetrics_jax.adapter._module import Module, ModuleList, is_standard, standard
 from recmetrics_jax.adapter._passes import Passes
 from recmetrics_jax.adapter._pending import arrays_in, concatenated, kept
@@ -240,9 +240,9 @@ class RecMetric(Module, abc.ABC):
         computation = self._metrics_computations[batch.first]
         arguments = dict(kwargs)
         if "required_inputs" in kwargs and not self._is_fused:
-            arguments["required_inputs"] = required_for(
-                kwargs["required_inputs"], shape_of(batch.labels)
-            )
+            shape = shape_of(batch.labels)
+            required = kwargs["required_inputs"].items()
+            arguments["required_inputs"] = {n: required_for(n, x, shape) for n, x in required}
         computation.update(
             predictions=batch.predictions,
             labels=batch.labels,

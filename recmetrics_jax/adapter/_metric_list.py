@@ -3,7 +3,7 @@
 from typing import Any
 
 from recmetrics_jax.adapter._declared import planned
-from recmetrics_jax.adapter._inputs import Layout
+from recmetrics_jax.adapter._layout import Layout
 from recmetrics_jax.adapter._metric import RecMetric, RecModelOutput
 from recmetrics_jax.adapter._module import Module, ModuleList, is_standard
 from recmetrics_jax.adapter._passes import Passes

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from recmetrics_jax.adapter._inputs import ones_like, shape_of
+from recmetrics_jax.adapter._layout import ones_like, shape_of
 from recmetrics_jax.adapter._tensors import Tensor, concatenate, copy, kind_of, to_numpy
 
 
