@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from recmetrics_jax._src.metric import Metric
+from recmetrics_jax.adapter._distributed import synced
 from recmetrics_jax.adapter._module import is_standard, standard
-from recmetrics_jax.adapter._states import States, synced
+from recmetrics_jax.adapter._states import States
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, no_grad, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNameBase, MetricPrefix
 

@@ -6,7 +6,7 @@ The way of a batch, from a model's outputs to what is compiled, and on to the st
     parse_task_model_outputs        model_utils     arrays by task
     RecMetricList.update            _metric_list    the metrics with the same tasks
     Layout.batches                  _layout         the examples of each task, ``[1, N]``
-    planned                         here            the computations of all these metrics
+    Passes.plan                     _passes         the computations of all these metrics
     host_inputs                     _inputs         examples of all tasks, ``[T, N]``, padded
     Pass.contributions, Statistics  _passes         compiled: the sums of all terms, ``[K, T]``
     take_contributions              here            of each computation: adds to its states
@@ -15,7 +15,7 @@ One compiled call serves as many computations as are updated with the same examp
 unequal length included; it is called a pass.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,11 @@ from recmetrics_jax.adapter._declaration import (
     option_names,
     signature,
 )
+from recmetrics_jax.adapter._distributed import joined_samples
 from recmetrics_jax.adapter._inputs import SAMPLE_STATES, host_inputs
 from recmetrics_jax.adapter._layout import TaskBatch, of_tasks, shape_of
-from recmetrics_jax.adapter._module import is_standard, standard
+from recmetrics_jax.adapter._module import RecMetricException, is_standard, standard
 from recmetrics_jax.adapter._passes import Contributions, Passes, samples_as_inputs
-from recmetrics_jax.adapter._states import RecMetricException, joined_samples
 from recmetrics_jax.adapter._tensors import Tensor, as_kind, cloned, from_numpy, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricPrefix
 
@@ -108,8 +108,7 @@ class DeclaredComputation(RecMetricComputation):
 
     def declare_window(self, window_size: int) -> None:
         """Tells the factory the window of all ranks, of which ``window_size`` is this rank's."""
-        made = self._declaration
-        self._declaration = declare(made.factory, made.options, made.n_tasks, window_size)
+        self._declaration = declare(*self._declaration.made_by, window_size)
 
     @standard
     def update(
@@ -278,41 +277,3 @@ class DeclaredComputation(RecMetricComputation):
         """A state of a state dict, in the dtype of the states."""
         array = to_numpy(state).astype(to_numpy(default).dtype)
         return as_kind(array, kind_of(default))
-
-
-def planned(
-    passes: Passes,
-    targets: Sequence[tuple[DeclaredComputation, TaskBatch]],
-    required_inputs: Mapping[str, Any],
-    n_tasks: int,
-) -> Callable[[], None]:
-    """An update by one pass, ready to be made: what can fail fails here.
-
-    Args:
-        passes: those of the caller.
-        targets: the computations, and for each the examples of its tasks.
-        required_inputs: further arrays by name.
-        n_tasks: the tasks of all batches.
-
-    Returns:
-        A function that changes the states.
-    """
-    if not targets:
-        return lambda: None
-    one_pass = passes.of(tuple(dict.fromkeys(each.declaration for each, _ in targets)))
-    if one_pass.keys or one_pass.keeps_samples:
-        for computation, batch in targets:
-            computation.check_update(batch, required_inputs)
-    batches = list({batch.first: batch for _, batch in targets}.values())
-    inputs = host_inputs(batches, required_inputs, one_pass.keys, n_tasks)
-    contributions = one_pass.contributions(inputs)
-
-    def update() -> None:
-        for computation, batch in targets:
-            if computation.is_merged:
-                with computation.local_states():
-                    computation.take_contributions(contributions, batch)
-            else:  # Without a scope, which would take as long as all that is in it.
-                computation.take_contributions(contributions, batch)
-
-    return update

@@ -15,8 +15,8 @@ from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._declaration import declare
 from recmetrics_jax.adapter._inputs import host_inputs
 from recmetrics_jax.adapter._layout import TaskBatch, shape_of
+from recmetrics_jax.adapter._module import RecMetricException
 from recmetrics_jax.adapter._passes import statistics_of
-from recmetrics_jax.adapter._states import RecMetricException
 from recmetrics_jax.adapter._tensors import (
     Kind,
     Tensor,

@@ -8,8 +8,8 @@ Shapes: ``T`` tasks, ``N`` examples, ``K`` numbers.
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,18 @@ from recmetrics_jax._src import reduction
 from recmetrics_jax._src.identity import Interned
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._declaration import Declaration
-from recmetrics_jax.adapter._inputs import SAMPLE_STATES, Inputs, padded_length, padded_rows
+from recmetrics_jax.adapter._inputs import (
+    SAMPLE_STATES,
+    Inputs,
+    host_inputs,
+    padded_length,
+    padded_rows,
+)
+from recmetrics_jax.adapter._layout import TaskBatch
 from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, to_numpy
+
+if TYPE_CHECKING:
+    from recmetrics_jax.adapter._declared import DeclaredComputation
 
 
 class Statistics:
@@ -176,3 +186,39 @@ class Passes:
         if declarations not in self._by_declarations:
             self._by_declarations[declarations] = Pass(declarations)
         return self._by_declarations[declarations]
+
+    def plan(
+        self,
+        targets: "Sequence[tuple[DeclaredComputation, TaskBatch]]",
+        required_inputs: Mapping[str, Any],
+        n_tasks: int,
+    ) -> Callable[[], None]:
+        """An update by one pass, ready to be made: what can fail fails here.
+
+        Args:
+            targets: the computations, and for each the examples of its tasks.
+            required_inputs: further arrays by name.
+            n_tasks: the tasks of all batches.
+
+        Returns:
+            A function that changes the states.
+        """
+        if not targets:
+            return lambda: None
+        one_pass = self.of(tuple(dict.fromkeys(each.declaration for each, _ in targets)))
+        if one_pass.keys or one_pass.keeps_samples:
+            for computation, batch in targets:
+                computation.check_update(batch, required_inputs)
+        batches = list({batch.first: batch for _, batch in targets}.values())
+        inputs = host_inputs(batches, required_inputs, one_pass.keys, n_tasks)
+        contributions = one_pass.contributions(inputs)
+
+        def update() -> None:
+            for computation, batch in targets:
+                if computation.is_merged:
+                    with computation.local_states():
+                        computation.take_contributions(contributions, batch)
+                else:  # Without a scope, which would take as long as all that is in it.
+                    computation.take_contributions(contributions, batch)
+
+        return update

@@ -238,15 +238,10 @@ class ThroughputMetric(Module):
         self,
         state_dict: dict[str, Any],
         prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        *others: Any,
     ) -> None:
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *others)
+        *_, unexpected_keys, _ = others
         # The number of batches is neither missed where there are stages, nor refused elsewhere.
         key = f"{prefix}num_batch"
         if key in unexpected_keys:
