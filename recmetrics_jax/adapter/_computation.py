@@ -79,8 +79,14 @@ class RecMetricComputation(States, abc.ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Sees to what a subclass writes: a failing ``update``, or the name of a factory.
 
-        The second way above becomes ``update = _guarded(update)``, and the first
-        ``class MSLEMetricComputation(DeclaredComputation)``, which has the methods.
+        The second way above becomes ``update = _guarded(update)``. In the first, the class that
+        has the methods comes between, as if it had been named as the base::
+
+            MSLEMetricComputation                        MSLEMetricComputation
+              |    update? _compute?                       |
+              |                                  ->      DeclaredComputation: update, _compute
+              |                                            |
+            RecMetricComputation: compute, ...           RecMetricComputation: compute, ...
         """
         super().__init_subclass__(**kwargs)
         if "update" in vars(cls) and not is_standard(cls.update):
