@@ -243,19 +243,15 @@ class RecMetric(Module, abc.ABC):
         """An update by the computation's own method, as a user may have written it."""
         computation = self._metrics_computations[batch.first]
         arguments = dict(kwargs)
+        weights = batch.weights
+        if weights is None:
+            weights = ones_like(batch.labels, batch.predictions)
         if "required_inputs" in kwargs and not self._is_fused:
             shape = shape_of(batch.labels)
             required = kwargs["required_inputs"].items()
             arguments["required_inputs"] = {n: required_for(n, x, shape) for n, x in required}
         computation.update(
-            predictions=batch.predictions,
-            labels=batch.labels,
-            weights=(
-                ones_like(batch.labels, batch.predictions)
-                if batch.weights is None
-                else batch.weights
-            ),
-            **arguments,
+            predictions=batch.predictions, labels=batch.labels, weights=weights, **arguments
         )
         computation.note_valid(batch.weights)
 
@@ -318,14 +314,9 @@ class RecMetric(Module, abc.ABC):
                 reports = [each.prepared_reports(is_local=is_local) for each in self.computations]
         values = {}
         for task, report, value in self._by_task(reports):
-            key = compose_metric_key(
-                self._namespace,
-                task.name,
-                report.name,
-                f"{scope}{report.metric_prefix.value}",
-                report.description,
-            )
-            values[key] = self._converted(value)
+            names = task.name, report.name, f"{scope}{report.metric_prefix}", report.description
+            key = compose_metric_key(self._namespace, *names)
+            values[key] = as_kind(value, self._kind) if hasattr(value, "dtype") else value
         return values
 
     def _by_task(
@@ -338,9 +329,6 @@ class RecMetric(Module, abc.ABC):
                 tasks = self._tasks if self._is_fused else [self._tasks[i]]
                 for t, (task, value) in enumerate(zip(tasks, values, strict=False)):
                     yield task, report, value if computation.is_valid(t) else zeros_like(value)
-
-    def _converted(self, value: Any) -> Tensor:
-        return as_kind(value, self._kind) if hasattr(value, "dtype") else value
 
     def reset(self) -> None:
         """Forgets all batches, those kept for a fused update too."""
