@@ -23,12 +23,12 @@ from recmetrics_jax._src.metrics.area import auc, auprc
 from recmetrics_jax._src.metrics.binned import binned_auc, binned_auprc
 from recmetrics_jax._src.metrics.classification import accuracy, precision, recall
 from recmetrics_jax._src.metrics.counts import examples, nonfinite_examples
-from recmetrics_jax._src.metrics.entropy import ne
+from recmetrics_jax._src.metrics.entropy import ne, unweighted_ne
 from recmetrics_jax._src.metrics.multiclass import multiclass_recall
 from recmetrics_jax._src.metrics.pairwise import rauc, xauc
 from recmetrics_jax._src.metrics.ranking import ndcg
 from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
-from recmetrics_jax._src.metrics.regression import mae, mse
+from recmetrics_jax._src.metrics.regression import mae, mse, r_squared
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.terms import Term
 
@@ -67,7 +67,9 @@ __all__ = [
     "ne",
     "nonfinite_examples",
     "precision",
+    "r_squared",
     "recall",
+    "unweighted_ne",
     "weighted_avg",
     # Metrics of order.
     "auc",

@@ -31,6 +31,8 @@ class Case:
     # Of a metric whose pairs or sessions lie inside a batch: by what batches are averaged.
     share: Callable[..., float] | None = None
     has_ties: bool = False
+    # Of a metric in which an example counts once, whatever its weight.
+    by_rows: bool = False
     members: tuple["Case", ...] = ()  # of a group
 
     def __str__(self):
@@ -126,10 +128,17 @@ GROUPS, SESSIONS = ("grouping_keys",), ("session_id",)
 
 CASES = [
     Case("ne", ne, oracles.ne),
+    Case(
+        "unweighted_ne",
+        functools.partial(rm.unweighted_ne, logloss=True),
+        oracles.unweighted_ne,
+        by_rows=True,
+    ),
     Case("calibration", rm.calibration, oracles.calibration),
     Case("ctr", rm.ctr, oracles.ctr),
     Case("mse", rm.mse, oracles.mse),
     Case("mae", rm.mae, oracles.mae),
+    Case("r_squared", rm.r_squared, oracles.r_squared),
     Case("accuracy", rm.accuracy, oracles.accuracy),
     Case("accuracy_at_0.3", accuracy_at, lambda *x: oracles.accuracy(*x, threshold=0.3)),
     Case("precision", rm.precision, oracles.precision),
@@ -137,7 +146,7 @@ CASES = [
     Case("recall_at_0.3", recall_at, lambda *x: oracles.recall(*x, threshold=0.3)),
     Case("weighted_avg", rm.weighted_avg, oracles.weighted_avg),
     Case("multiclass_recall", multiclass_recall, oracles.multiclass_recall, n_classes=4),
-    Case("examples", rm.examples, oracles.examples),
+    Case("examples", rm.examples, oracles.examples, by_rows=True),
     Case("nonfinite_examples", rm.nonfinite_examples, oracles.nonfinite_examples),
     Case(
         "sample_metric", of_samples(rm.sample_metric, values=largest), oracles.largest, is_sum=False
@@ -211,6 +220,7 @@ BY_NAME = dict(zip(NAMES, CASES, strict=True))
 SUM_CASES = [case for case in CASES if case.is_sum]
 
 SUMS = group("sums", [c for c in SUM_CASES if c.n_classes is None and not c.has_ties])
+WEIGHTED = SUMS.without(*[case.name for case in SUMS.members if case.by_rows])
 CLASSES = group("classes", [case for case in CASES if case.n_classes])
 # Metrics of the order of predictions, with ties, and the one that only keeps examples.
 ORDER = group("order", [case for case in CASES if case.has_ties or not case.is_sum])

@@ -38,6 +38,11 @@ def ne(predictions, labels, weights):
     return {"ne": loss / (total * entropy), "logloss": loss / total}
 
 
+def unweighted_ne(predictions, labels, weights):
+    of_rows = ne(predictions, labels, np.ones_like(weights))
+    return {f"unweighted_{name}": value for name, value in of_rows.items()}
+
+
 def calibration(predictions, labels, weights):
     return {"calibration": ratio(np.sum(weights * predictions), np.sum(weights * labels))}
 
@@ -57,6 +62,12 @@ def mse(predictions, labels, weights):
 
 def mae(predictions, labels, weights):
     return {"mae": ratio(np.sum(weights * np.abs(labels - predictions)), np.sum(weights))}
+
+
+def r_squared(predictions, labels, weights):
+    deviations = labels - ratio(np.sum(weights * labels), np.sum(weights))
+    errors = np.sum(weights * (labels - predictions) ** 2)
+    return {"r_squared": 1 - ratio(errors, np.sum(weights * deviations**2))}
 
 
 def counts_at(predictions, labels, weights, threshold):

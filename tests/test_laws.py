@@ -6,27 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BY_NAME, GROUPED, ORDER, SUMS, batches, metric_of
+from cases import BY_NAME, GROUPED, ORDER, SUMS, WEIGHTED, batches, metric_of
 
 import recmetrics_jax as rm
 
 WINDOW = 150
 CTR = BY_NAME["ctr"]
-# Copies of a row are more examples.
-COUNTED = SUMS.without("examples")
 
 
 @pytest.mark.parametrize("law", rm.testing.LAWS)
 @pytest.mark.parametrize("case", [*GROUPED, CTR], ids=str)
 def test_metric_keeps_law(case, law):
-    of_law = COUNTED if case is SUMS and law == "weights" else case
+    of_law = WEIGHTED if case is SUMS and law == "weights" else case
     rm.testing.LAWS[law](metric_of(of_law, window=WINDOW), batches(case), 1e-6)
 
 
 def test_collection_of_several_windows_keeps_the_laws():
     parts = {"long": WINDOW, "short": 100, "none": None}
-    nested = rm.collection({name: metric_of(COUNTED, window=w) for name, w in parts.items()})
-    rm.testing.check_laws(rm.collection({"nested": nested}), batches(COUNTED))
+    nested = rm.collection({name: metric_of(WEIGHTED, window=w) for name, w in parts.items()})
+    rm.testing.check_laws(rm.collection({"nested": nested}), batches(WEIGHTED))
 
 
 @pytest.mark.parametrize("case", GROUPED, ids=str)

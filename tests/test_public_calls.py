@@ -28,6 +28,7 @@ from recmetrics_jax.adapter import (
     precision,
     rauc,
     recall,
+    unweighted_ne,
     weighted_avg,
     xauc,
 )
@@ -138,6 +139,7 @@ PUBLIC = {
     "compute_ne": lambda: ne.compute_ne(*SUMS, *SUMS, 1e-12),
     "compute_logloss": lambda: ne.compute_logloss(*SUMS, SUMS[0], 1e-12),
     "get_ne_states": lambda: ne.get_ne_states(Y, P, W, 1e-12),
+    "get_unweighted_ne_states": lambda: unweighted_ne.get_unweighted_ne_states(Y, P, W, 1e-12),
     "compute_precision": lambda: precision.compute_precision(*SUMS),
     "compute_true_pos_sum": lambda: precision.compute_true_pos_sum(Y, P, W),
     "compute_false_pos_sum": lambda: precision.compute_false_pos_sum(Y, P, W),

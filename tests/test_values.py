@@ -112,10 +112,16 @@ HAND = [
     (rm.ne, [0.75, 0.25], [0, 1], None, {"ne": 2.0}),
     # Exactly wrong: log2(1e12) = 39.86 bits each.
     (rm.ne, [1.0, 0.0], [0, 1], None, {"ne": 12 * math.log2(10)}),
+    # Each example counts once: 2 bits, and 2 bits.
+    (rm.unweighted_ne, [0.75, 0.25], [0, 1], [0, 7], {"unweighted_ne": 2.0}),
     (rm.calibration, [0.5, 0.7], [1, 0], [2, 1], {"calibration": 0.85}),
     (rm.ctr, [0.5, 0.7], [1, 0], [3, 1], {"ctr": 0.75}),
     (rm.mse, [1, 2], [3, 5], [3, 1], {"mse": 5.25, "rmse": math.sqrt(5.25)}),
     (rm.mae, [1, 2], [3, 5], [3, 1], {"mae": 2.25}),
+    # Errors of 3, where those of the mean, 2, are 3 + 9.
+    (rm.r_squared, [1, 4], [1, 5], [3, 1], {"r_squared": 11 / 12}),
+    # Always the mean: nothing explained.
+    (rm.r_squared, [2, 2], [1, 5], [3, 1], {"r_squared": 0.0}),
     (rm.accuracy, [0.5, 0.4, 0.9], [1, 1, 1], [1, 2, 1], {"accuracy": 0.5}),
     (rm.precision, [0.5, 0.4, 0.9], [1, 1, 0], [1, 2, 3], {"precision": 0.25}),
     (rm.recall, [0.5, 0.4, 0.9], [1, 1, 0], [1, 3, 3], {"recall": 0.25}),
@@ -147,6 +153,27 @@ def test_ne_in_float32_is_that_of_float64():
     values = run(case, metric_of(case, n_tasks=1), stream)
     np.testing.assert_allclose(values["lifetime_ne"], wanted["lifetime_ne"], rtol=1e-6)
     np.testing.assert_allclose(values["lifetime_logloss"], wanted["lifetime_logloss"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("label", [0.1, 0.0, -1000.3])
+def test_r_squared_of_constant_labels_is_undefined(label):
+    """Whatever the weights, and however often a window rounds: 4,000 updates share a slot."""
+    metric = rm.r_squared(window=16_000, slots=8)
+    weights = np.random.default_rng(0).random((1, 7))
+    state = metric.update(metric.init(), rm.make_batch(weights, np.full((1, 7), label), weights))
+    one = rm.make_batch([0.5], [label], [0.7])
+    state = jax.lax.fori_loop(0, 12_000, lambda _, state: metric.update(state, one), state)
+    for name, value in metric.compute(state).items():
+        assert np.isnan(value).all(), name
+
+
+def test_r_squared_of_labels_that_hardly_vary():
+    labels = np.float32(1000) + np.arange(64, dtype=np.float32) / 256
+    predictions = labels + np.tile(np.array([1, -1], np.float32), 32) / 64
+    metric = rm.r_squared()
+    state = metric.update(metric.init(), rm.make_batch(predictions, labels))
+    wanted = float(1 - (1 / 64) ** 2 / np.var(labels.astype(np.float64)))
+    np.testing.assert_allclose(metric.compute(state)["lifetime_r_squared"], [wanted], rtol=1e-6)
 
 
 @pytest.mark.parametrize("label", [-0.5, 1.5])

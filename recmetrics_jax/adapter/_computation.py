@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from recmetrics_jax._src.metric import Metric
+from recmetrics_jax.adapter._distributed import synced
 from recmetrics_jax.adapter._module import is_standard, standard
-from recmetrics_jax.adapter._states import States, synced
+from recmetrics_jax.adapter._states import States
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, no_grad, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNameBase, MetricPrefix
 
@@ -78,8 +79,14 @@ class RecMetricComputation(States, abc.ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Sees to what a subclass writes: a failing ``update``, or the name of a factory.
 
-        The second way above becomes ``update = _guarded(update)``, and the first
-        ``class MSLEMetricComputation(DeclaredComputation)``, which has the methods.
+        The second way above becomes ``update = _guarded(update)``. In the first, the class that
+        has the methods comes between, as if it had been named as the base::
+
+            MSLEMetricComputation                        MSLEMetricComputation
+              |    update? _compute?                       |
+              |                                  ->      DeclaredComputation: update, _compute
+              |                                            |
+            RecMetricComputation: compute, ...           RecMetricComputation: compute, ...
         """
         super().__init_subclass__(**kwargs)
         if "update" in vars(cls) and not is_standard(cls.update):

@@ -42,7 +42,7 @@ class SumFormulas:
 
     def __call__(self, sums: Sequence[Mapping[str, Tensor]]) -> list[dict[str, np.ndarray]]:
         """The values, ``[T]`` or ``[T, C]`` by name, of each of several sets of sums by name."""
-        if not self.names:
+        if not self.names or not sums[0]:  # Windows are disabled.
             return [{} for _ in sums]
         sets = {name: np.stack([to_numpy(each[name]) for each in sums]) for name in self.names}
         values = self._values(sets)
@@ -119,88 +119,69 @@ def _in_order(
     return values
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Declaration:
-    """A functional factory with its options; made by `declare`."""
+    """What a factory makes with its options, as computations use it; made by `declare`.
 
-    factory: Callable[..., Metric]
-    options: tuple[tuple[str, Any], ...]
-    n_tasks: int
-    window: int
-    """The examples of the window that was asked for, on all ranks; formulas may read it."""
+    Args:
+        factory: a functional factory.
+        options: its options.
+        n_tasks: the tasks of a computation.
+        window: the examples of the window that was asked for, on all ranks; formulas may read it.
 
-    def __reduce__(self) -> Any:
-        return declare, (self.factory, self.options, self.n_tasks, self.window)
+    Raises:
+        ValueError: if it makes no metric of `sum_metric`, `sample_metric` or `collection`, or one
+            whose states would need one name.
+    """
 
-    @functools.cached_property
-    def program(self) -> Program:
-        """What the factory makes.
-
-        Raises:
-            ValueError: if it is not a metric of `sum_metric`, `sample_metric` or `collection`.
-        """
-        parameters = inspect.signature(self.factory).parameters
-        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        defaults = {
-            name: value
-            for name, value in (("n_tasks", self.n_tasks), ("window", self.window))
-            if takes_all or name in parameters
-        }
-        engine = Engine.of(self.factory(**defaults, **dict(self.options)))
-        if engine is None or engine.others:
-            raise ValueError(
-                "_factory: expected a factory of a metric made by sum_metric, sample_metric or "
-                f"collection, got {self.factory!r}"
-            )
-        return engine.program
-
-    @functools.cached_property
-    def terms(self) -> dict[str, Term]:
+    def __init__(
+        self,
+        factory: Callable[..., Metric],
+        options: tuple[tuple[str, Any], ...],
+        n_tasks: int,
+        window: int,
+    ) -> None:
+        self.made_by = factory, options, n_tasks
+        self.window = window
+        program = _program_of(factory, options, {"n_tasks": n_tasks, "window": window})
+        self.terms: dict[str, Term] = {}
         """The terms of sums, by the names of their states."""
-        terms: dict[str, Term] = {}
-        for definition in self.program.sums:
-            for name, term in named_terms(definition.terms):
-                if terms.setdefault(name, term) != term:
-                    raise ValueError(f"_factory: expected one term named {name!r}, got two")
-        return terms
-
-    @functools.cached_property
-    def _windowed(self) -> list[SumDefinition]:
-        return [definition for definition in self.program.sums if definition.window is not None]
-
-    @functools.cached_property
-    def sample_keys(self) -> tuple[str, ...]:
+        for name, term in (pair for of in program.sums for pair in named_terms(of.terms)):
+            if self.terms.setdefault(name, term) != term:
+                raise ValueError(f"_factory: expected one term named {name!r}, got two")
+        self.sample_keys = tuple(dict.fromkeys(k for of in program.samples for k in of.kept.keys))
         """The keys that are kept with samples."""
-        return tuple(dict.fromkeys(k for of in self.program.samples for k in of.kept.keys))
-
-    @functools.cached_property
-    def sample_classes(self) -> tuple[int, ...] | None:
-        """The last axis of the predictions that are kept: ``(C,)``; None if none are kept."""
-        classes = {definition.kept.classes for definition in self.program.samples}
+        classes = {definition.kept.classes for definition in program.samples}
         if len(classes) > 1:
             raise ValueError(f"_factory: expected one n_classes of all examples, got {classes}")
-        return tuple(c for c in classes if c is not None) if classes else None
-
-    @functools.cached_property
-    def keys(self) -> tuple[str, ...]:
-        """All keys that an update needs."""
+        self.sample_classes = tuple(c for c in classes if c is not None) if classes else None
+        """The last axis of the predictions that are kept: ``(C,)``; None if none are kept."""
         of_terms = (key for term in self.terms.values() for key in term.keys)
-        return tuple(dict.fromkeys((*of_terms, *self.sample_keys)))
+        self.keys = tuple(dict.fromkeys((*of_terms, *self.sample_keys)))
+        """All keys that an update needs."""
+        windowed = [definition for definition in program.sums if definition.window is not None]
+        self.lifetime_values = formulas_of(SumFormulas, program.sums)
+        self.window_values = formulas_of(SumFormulas, windowed)
+        self.sample_values = formulas_of(SampleFormulas, program.samples)
 
-    @functools.cached_property
-    def lifetime_values(self) -> SumFormulas:
-        """The values of lifetime sums."""
-        return formulas_of(SumFormulas, self.program.sums)
+    def __reduce__(self) -> Any:
+        return declare, (*self.made_by, self.window)
 
-    @functools.cached_property
-    def window_values(self) -> SumFormulas:
-        """The values of the sums that have a window."""
-        return formulas_of(SumFormulas, self._windowed)
 
-    @functools.cached_property
-    def sample_values(self) -> SampleFormulas:
-        """The values of examples."""
-        return formulas_of(SampleFormulas, self.program.samples)
+def _program_of(
+    factory: Callable[..., Metric],
+    options: tuple[tuple[str, Any], ...],
+    defaults: Mapping[str, int],
+) -> Program:
+    parameters = inspect.signature(factory).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    taken = {name: x for name, x in defaults.items() if takes_all or name in parameters}
+    engine = Engine.of(factory(**taken, **dict(options)))
+    if engine is None or engine.others:
+        raise ValueError(
+            "_factory: expected a factory of a metric made by sum_metric, sample_metric or "
+            f"collection, got {factory!r}"
+        )
+    return engine.program
 
 
 declarations = Interned(
@@ -224,6 +205,19 @@ def option_names(factory: Callable[..., Metric]) -> dict[str, inspect.Parameter]
         if name not in _OF_THE_ADAPTER
         and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
+
+
+def signature(factory: Callable[..., Metric]) -> inspect.Signature:
+    """The signature of a computation that names a factory: its options are keywords."""
+    kinds = inspect.Parameter
+    options = [p.replace(kind=kinds.KEYWORD_ONLY) for p in option_names(factory).values()]
+    return inspect.Signature(
+        [
+            kinds("args", kinds.VAR_POSITIONAL, annotation=Any),
+            *options,
+            kinds("kwargs", kinds.VAR_KEYWORD, annotation=Any),
+        ]
+    )
 
 
 def hashable(option: Any) -> Any:

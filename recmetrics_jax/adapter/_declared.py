@@ -5,8 +5,8 @@ The way of a batch, from a model's outputs to what is compiled, and on to the st
     RecMetricModule.update          metric_module   a dictionary of outputs
     parse_task_model_outputs        model_utils     arrays by task
     RecMetricList.update            _metric_list    the metrics with the same tasks
-    Layout.batches                  _inputs         the examples of each task, ``[1, N]``
-    planned                         here            the computations of all these metrics
+    Layout.batches                  _layout         the examples of each task, ``[1, N]``
+    Passes.plan                     _passes         the computations of all these metrics
     host_inputs                     _inputs         examples of all tasks, ``[T, N]``, padded
     Pass.contributions, Statistics  _passes         compiled: the sums of all terms, ``[K, T]``
     take_contributions              here            of each computation: adds to its states
@@ -15,13 +15,11 @@ One compiled call serves as many computations as are updated with the same examp
 unequal length included; it is called a pass.
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.terms import BinnedTerm
 from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
 from recmetrics_jax.adapter._declaration import (
@@ -29,17 +27,13 @@ from recmetrics_jax.adapter._declaration import (
     declare,
     hashable,
     option_names,
+    signature,
 )
-from recmetrics_jax.adapter._inputs import (
-    SAMPLE_STATES,
-    TaskBatch,
-    host_inputs,
-    of_tasks,
-    shape_of,
-)
-from recmetrics_jax.adapter._module import is_standard, standard
+from recmetrics_jax.adapter._distributed import joined_samples
+from recmetrics_jax.adapter._inputs import SAMPLE_STATES, host_inputs
+from recmetrics_jax.adapter._layout import TaskBatch, of_tasks, shape_of
+from recmetrics_jax.adapter._module import RecMetricException, is_standard, standard
 from recmetrics_jax.adapter._passes import Contributions, Passes, samples_as_inputs
-from recmetrics_jax.adapter._states import RecMetricException, joined_samples
 from recmetrics_jax.adapter._tensors import Tensor, as_kind, cloned, from_numpy, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricPrefix
 
@@ -62,7 +56,7 @@ class DeclaredComputation(RecMetricComputation):
             other.__bases__ = (*bases, cls)
         if "__init__" not in vars(other) and other._factory is not None:
             with_signature: Any = other
-            with_signature.__signature__ = _signature(other._factory)
+            with_signature.__signature__ = signature(other._factory)
 
     def _take_options(
         self, positional: Mapping[str, Any], keywords: Mapping[str, Any]
@@ -114,8 +108,7 @@ class DeclaredComputation(RecMetricComputation):
 
     def declare_window(self, window_size: int) -> None:
         """Tells the factory the window of all ranks, of which ``window_size`` is this rank's."""
-        made = self._declaration
-        self._declaration = declare(made.factory, made.options, made.n_tasks, window_size)
+        self._declaration = declare(*self._declaration.made_by, window_size)
 
     @standard
     def update(
@@ -134,7 +127,6 @@ class DeclaredComputation(RecMetricComputation):
             )
         if predictions is None:
             raise RecMetricException(f"Inputs 'predictions' should not be None for {name} update")
-        self.check_keys(required_inputs)
         batch = of_tasks(predictions, labels, weights, self._n_tasks)
         self.check_update(batch, required_inputs)
         if shape_of(batch.labels)[1]:
@@ -146,8 +138,8 @@ class DeclaredComputation(RecMetricComputation):
 
     update.__doc__ = RecMetricComputation.update.__doc__
 
-    def check_keys(self, required_inputs: Mapping[str, Any]) -> None:
-        """Raises RecMetricException if an array is missing that updates need."""
+    def check_update(self, batch: TaskBatch, required_inputs: Mapping[str, Any]) -> None:
+        """Raises RecMetricException or ValueError if an update with these would not go."""
         for key in self._declaration.keys:
             if key not in required_inputs:
                 what = "grouped update" if key in self._declaration.sample_keys else "update"
@@ -156,9 +148,6 @@ class DeclaredComputation(RecMetricComputation):
                     f"array of this name in required_inputs, got {sorted(required_inputs)}"
                 )
 
-    def check_update(self, batch: TaskBatch, required_inputs: Mapping[str, Any]) -> None:
-        """Raises RecMetricException or ValueError if an update with these would not go."""
-        self.check_keys(required_inputs)
         expected, classes = self._declaration.sample_classes, shape_of(batch.predictions)[2:]
         if expected is not None and classes != expected:
             raise ValueError(
@@ -175,7 +164,7 @@ class DeclaredComputation(RecMetricComputation):
     def _add(self, contributions: Contributions, tasks: slice) -> None:
         n = contributions.count(tasks)
         states = vars(self)
-        windows = self._batch_window_buffers or {}
+        windows = self._windows
         for slot in contributions.slots[self._declaration]:
             sums = contributions.sums(slot, tasks)
             state = states[slot.state]
@@ -183,7 +172,6 @@ class DeclaredComputation(RecMetricComputation):
             if slot.window_state in windows:
                 # A copy, as the sums are views of those of all states.
                 windows[slot.window_state].push(cloned(sums), n)
-                states.pop(slot.window_state, None)
         if self._declaration.sample_classes is not None:
             self._append(contributions.samples(self._declaration.sample_keys, tasks), n)
 
@@ -229,11 +217,11 @@ class DeclaredComputation(RecMetricComputation):
     ) -> list[list[MetricComputationReport]]:
         """The reports of computations with one declaration, by one compiled call."""
         declaration = computations[0].declaration
-        lifetimes = [computation.sums_of_states("") for computation in computations]
-        windows = [computation.sums_of_states("window_") for computation in computations]
-        if not windows[0]:
-            values = declaration.lifetime_values(lifetimes) + [{} for _ in windows]
-        elif declaration.lifetime_values is declaration.window_values:
+        lifetimes, windows = (
+            [computation.sums_of_states(prefix) for computation in computations]
+            for prefix in ("", "window_")
+        )
+        if windows[0] and declaration.lifetime_values is declaration.window_values:
             values = declaration.lifetime_values([*lifetimes, *windows])
         else:
             values = declaration.lifetime_values(lifetimes) + declaration.window_values(windows)
@@ -289,54 +277,3 @@ class DeclaredComputation(RecMetricComputation):
         """A state of a state dict, in the dtype of the states."""
         array = to_numpy(state).astype(to_numpy(default).dtype)
         return as_kind(array, kind_of(default))
-
-
-def _signature(factory: Callable[..., Metric]) -> inspect.Signature:
-    """The signature of a computation that names a factory: its options are keywords."""
-    kinds = inspect.Parameter
-    options = [p.replace(kind=kinds.KEYWORD_ONLY) for p in option_names(factory).values()]
-    return inspect.Signature(
-        [
-            kinds("args", kinds.VAR_POSITIONAL, annotation=Any),
-            *options,
-            kinds("kwargs", kinds.VAR_KEYWORD, annotation=Any),
-        ]
-    )
-
-
-def planned(
-    passes: Passes,
-    targets: Sequence[tuple[DeclaredComputation, TaskBatch]],
-    required_inputs: Mapping[str, Any],
-    n_tasks: int,
-) -> Callable[[], None]:
-    """An update by one pass, ready to be made: what can fail fails here.
-
-    Args:
-        passes: those of the caller.
-        targets: the computations, and for each the examples of its tasks.
-        required_inputs: further arrays by name.
-        n_tasks: the tasks of all batches.
-
-    Returns:
-        A function that changes the states.
-    """
-    if not targets:
-        return lambda: None
-    one_pass = passes.of(tuple(dict.fromkeys(each.declaration for each, _ in targets)))
-    if one_pass.keys or one_pass.keeps_samples:
-        for computation, batch in targets:
-            computation.check_update(batch, required_inputs)
-    batches = list({batch.first: batch for _, batch in targets}.values())
-    inputs = host_inputs(batches, required_inputs, one_pass.keys, n_tasks)
-    contributions = one_pass.contributions(inputs)
-
-    def update() -> None:
-        for computation, batch in targets:
-            if computation.is_merged:
-                with computation.local_states():
-                    computation.take_contributions(contributions, batch)
-            else:  # Without a scope, which would take as long as all that is in it.
-                computation.take_contributions(contributions, batch)
-
-    return update

@@ -1,12 +1,30 @@
-"""One exchange of arrays between ranks, of torch.distributed or of JAX's multi-process runtime."""
+"""Ranks: the exchange of their states, and how these become one.
 
+They are those of torch.distributed, or of JAX's multi-process runtime.
+"""
+
+import contextlib
 import pickle
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from recmetrics_jax.adapter._tensors import torch
+from recmetrics_jax.adapter._module import RecMetricException
+from recmetrics_jax.adapter._tensors import (
+    NATIVE,
+    Tensor,
+    as_kind,
+    concatenate,
+    from_numpy,
+    kind_of,
+    stack,
+    torch,
+)
+
+if TYPE_CHECKING:
+    from recmetrics_jax.adapter._states import States
 
 PART = 1 << 28
 """Bytes that ranks send at once: states may be larger than what 32 bits count, and than buffers."""
@@ -66,3 +84,59 @@ def _gather_by_jax(payload: Any) -> list[Any]:
         for of_rank, row, size in zip(received, rows, sizes, strict=True):
             of_rank += row[: max(size - start, 0)].tobytes()
     return [pickle.loads(of_rank) for of_rank in received]
+
+
+@contextlib.contextmanager
+def synced(computations: "Sequence[States]") -> Iterator[None]:
+    """A scope in which computations hold the states of all ranks."""
+    waiting = [computation for computation in computations if computation.to_merge]
+    merge_states(waiting)
+    try:
+        yield
+    finally:
+        for computation in waiting:
+            computation.unsync()
+
+
+def merge_states(computations: "Sequence[States]") -> None:
+    """`States.sync` of several, in one exchange for each process group."""
+    if not is_distributed():
+        return
+    if any(computation.is_merged for computation in computations):
+        raise RecMetricException("The Metric has already been synced.")
+    groups: dict[int, list[States]] = {}
+    for computation in computations:
+        groups.setdefault(id(computation.process_group), []).append(computation)
+    for of_group in groups.values():
+        payload = [computation.payload_for_ranks() for computation in of_group]
+        gathered = gather(payload, of_group[0].process_group)
+        for i, computation in enumerate(of_group):
+            computation.take_merged([of_rank[i] for of_rank in gathered])
+
+
+def merged_state(default: Any, local: Any, reduction: Any, of_ranks: list[Any]) -> Any:
+    """A state of all ranks: what they have, stacked, or of lists joined, and reduced."""
+    reduce = REDUCTIONS[reduction] if isinstance(reduction, str) else reduction
+    if isinstance(default, list):
+        kind = kind_of(default[0]) if default else NATIVE
+        chunks = [from_numpy(np.array(x), kind) for of_rank in of_ranks for x in of_rank]
+        return reduce(chunks) if reduce is not None and chunks else chunks or default[:]
+    arrays = [as_kind(x, kind_of(default)) for x in of_ranks]
+    if kind_of(local) == "torch":  # bfloat16 has been sent as float32.
+        arrays = [array.to(local.dtype) for array in arrays]
+    return stack(arrays) if reduce is None else reduce(stack(arrays))
+
+
+def joined_samples(chunks: list[Tensor]) -> list[Tensor]:
+    """Examples of all ranks, as one list of one array."""
+    return [concatenate(chunks, axis=1)]
+
+
+REDUCTIONS: dict[str, Callable[[Any], Any]] = {
+    # Of states that are no lists, the stack is left as it is, as in the reference.
+    "cat": lambda x: concatenate(x, axis=0) if isinstance(x, list) else x,
+    "max": lambda x: x.amax(0) if kind_of(x) == "torch" else x.max(0),
+    "mean": lambda x: x.mean(0),
+    "min": lambda x: x.amin(0) if kind_of(x) == "torch" else x.min(0),
+    "sum": lambda x: x.sum(0),
+}

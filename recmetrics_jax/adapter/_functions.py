@@ -13,9 +13,10 @@ from recmetrics_jax._src.base import Values
 from recmetrics_jax._src.identity import Formula
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._declaration import declare
-from recmetrics_jax.adapter._inputs import TaskBatch, host_inputs, shape_of
+from recmetrics_jax.adapter._inputs import host_inputs
+from recmetrics_jax.adapter._layout import TaskBatch, shape_of
+from recmetrics_jax.adapter._module import RecMetricException
 from recmetrics_jax.adapter._passes import statistics_of
-from recmetrics_jax.adapter._states import RecMetricException
 from recmetrics_jax.adapter._tensors import (
     Kind,
     Tensor,

@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import jax
+
 from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
-from recmetrics_jax.adapter._declared import DeclaredComputation, planned
-from recmetrics_jax.adapter._inputs import Layout, TaskBatch, ones_like, required_for, shape_of
+from recmetrics_jax.adapter._declared import DeclaredComputation
+from recmetrics_jax.adapter._distributed import merge_states, synced
+from recmetrics_jax.adapter._layout import Layout, TaskBatch, ones_like, required_for, shape_of
 from recmetrics_jax.adapter._module import Module, ModuleList, is_standard, standard
 from recmetrics_jax.adapter._passes import Passes
-from recmetrics_jax.adapter._pending import arrays_in, concatenated, kept
-from recmetrics_jax.adapter._states import all_or_nothing, merge_states, synced
+from recmetrics_jax.adapter._pending import concatenated, kept
+from recmetrics_jax.adapter._states import all_or_nothing
 from recmetrics_jax.adapter._tensors import (
     NATIVE,
     Kind,
@@ -139,11 +142,11 @@ class RecMetric(Module, abc.ABC):
             if isinstance(computation, DeclaredComputation):
                 computation.declare_window(window_size)
                 self._required_inputs.update(computation.declaration.keys)
-        declared = [c for c in self.computations if isinstance(c, DeclaredComputation)]
-        is_all = len(declared) == len(self._metrics_computations)
-        self._declared = (
-            declared if is_all and all(c.is_updated_by_passes for c in declared) else None
-        )
+        self._by_passes = [
+            computation
+            for computation in self.computations
+            if isinstance(computation, DeclaredComputation) and computation.is_updated_by_passes
+        ]
 
     def _get_task_kwargs(self, task_config: RecTaskInfo | list[RecTaskInfo]) -> dict[str, Any]:
         """Options of the computation of a task, or of all where they are fused."""
@@ -191,8 +194,9 @@ class RecMetric(Module, abc.ABC):
         """Raises what taking in the batch would raise, before it is kept."""
         arrays = (batch[name] for name in ("predictions", "labels", "weights"))
         batches = self.layout.batches(*arrays, counted=False)
-        for computation, of_task in self.declared_targets(batches) or ():
-            computation.check_update(of_task, batch.get("required_inputs") or {})
+        if self._is_declared:
+            for computation, of_task in self.targets(batches):
+                computation.check_update(of_task, batch.get("required_inputs") or {})
 
     def note_kind(self, predictions: RecModelOutput) -> None:
         """Remembers whose arrays come in: values go out alike."""
@@ -218,46 +222,43 @@ class RecMetric(Module, abc.ABC):
         **kwargs: Any,
     ) -> None:
         batches = self.layout.batches(predictions, labels, weights)
-        targets = self.declared_targets(batches)
-        if targets is not None:
+        if self._is_declared:
             required_inputs = kwargs.get("required_inputs") or {}
-            planned(self._passes, targets, required_inputs, len(self._tasks))()
+            self._passes.plan(self.targets(batches), required_inputs, len(self._tasks))()
             return
-        with all_or_nothing(self.computations):
+        with all_or_nothing(c.updating() for c in self.computations):
             for batch in batches:
                 self._update_computation(batch, kwargs)
 
-    def declared_targets(
-        self, batches: Sequence[TaskBatch]
-    ) -> list[tuple[DeclaredComputation, TaskBatch]] | None:
-        """The computation of each batch; None if one of them does not update as a factory says."""
-        if self._declared is None:
-            return None
-        return [(self._declared[batch.first], batch) for batch in batches]
+    @property
+    def _is_declared(self) -> bool:
+        """Whether all computations update as a factory says."""
+        return len(self._by_passes) == len(self._metrics_computations)
+
+    def targets(self, batches: Sequence[TaskBatch]) -> list[tuple[DeclaredComputation, TaskBatch]]:
+        """The computation of each batch, where all update as a factory says."""
+        return [(self._by_passes[batch.first], batch) for batch in batches]
 
     def _update_computation(self, batch: TaskBatch, kwargs: Mapping[str, Any]) -> None:
         """An update by the computation's own method, as a user may have written it."""
         computation = self._metrics_computations[batch.first]
         arguments = dict(kwargs)
+        weights = batch.weights
+        if weights is None:
+            weights = ones_like(batch.labels, batch.predictions)
         if "required_inputs" in kwargs and not self._is_fused:
-            arguments["required_inputs"] = required_for(
-                kwargs["required_inputs"], shape_of(batch.labels)
-            )
+            shape = shape_of(batch.labels)
+            required = kwargs["required_inputs"].items()
+            arguments["required_inputs"] = {n: required_for(n, x, shape) for n, x in required}
         computation.update(
-            predictions=batch.predictions,
-            labels=batch.labels,
-            weights=(
-                ones_like(batch.labels, batch.predictions)
-                if batch.weights is None
-                else batch.weights
-            ),
-            **arguments,
+            predictions=batch.predictions, labels=batch.labels, weights=weights, **arguments
         )
         computation.note_valid(batch.weights)
 
     def is_updated_by_passes(self) -> bool:
-        """Whether `update` is that of this class, at once: one pass can serve others beside it."""
-        return self._fused_update_limit == 0 and is_standard(self.update, self._update)
+        """Whether `update` is a pass, at once, that can serve other metrics too."""
+        is_at_once = self._fused_update_limit == 0 and is_standard(self.update, self._update)
+        return is_at_once and self._is_declared
 
     @standard
     def compute(self) -> dict[str, Tensor]:
@@ -291,7 +292,7 @@ class RecMetric(Module, abc.ABC):
         """A scope that leaves the metric as it was, with the batches that wait, if it fails."""
         pending = list(self._pending)
         try:
-            with all_or_nothing(self.computations):
+            with all_or_nothing(c.updating() for c in self.computations):
                 yield
         except BaseException:
             self._pending = pending
@@ -313,14 +314,9 @@ class RecMetric(Module, abc.ABC):
                 reports = [each.prepared_reports(is_local=is_local) for each in self.computations]
         values = {}
         for task, report, value in self._by_task(reports):
-            key = compose_metric_key(
-                self._namespace,
-                task.name,
-                report.name,
-                f"{scope}{report.metric_prefix.value}",
-                report.description,
-            )
-            values[key] = self._converted(value)
+            names = task.name, report.name, f"{scope}{report.metric_prefix}", report.description
+            key = compose_metric_key(self._namespace, *names)
+            values[key] = as_kind(value, self._kind) if hasattr(value, "dtype") else value
         return values
 
     def _by_task(
@@ -333,9 +329,6 @@ class RecMetric(Module, abc.ABC):
                 tasks = self._tasks if self._is_fused else [self._tasks[i]]
                 for t, (task, value) in enumerate(zip(tasks, values, strict=False)):
                     yield task, report, value if computation.is_valid(t) else zeros_like(value)
-
-    def _converted(self, value: Any) -> Tensor:
-        return as_kind(value, self._kind) if hasattr(value, "dtype") else value
 
     def reset(self) -> None:
         """Forgets all batches, those kept for a fused update too."""
@@ -365,7 +358,7 @@ class RecMetric(Module, abc.ABC):
     def get_memory_usage(self) -> dict[Any, int]:
         """The bytes of each array that the metric holds, by array (without torch, by ``id``)."""
         held = [x for computation in self.computations for x in computation.held_tensors()]
-        held += (x for batch in self._pending for x in arrays_in(batch))
+        held += jax.tree.leaves(self._pending)
         return {x if kind_of(x) == "torch" else id(x): nbytes(x) for x in held}
 
     def held_bytes(self) -> int:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from recmetrics_jax.adapter._declared import planned
-from recmetrics_jax.adapter._inputs import Layout
+from recmetrics_jax.adapter._distributed import merge_states, synced
+from recmetrics_jax.adapter._layout import Layout
 from recmetrics_jax.adapter._metric import RecMetric, RecModelOutput
 from recmetrics_jax.adapter._module import Module, ModuleList, is_standard
 from recmetrics_jax.adapter._passes import Passes
-from recmetrics_jax.adapter._states import all_or_nothing, merge_states, synced
+from recmetrics_jax.adapter._states import all_or_nothing
 from recmetrics_jax.adapter._tensors import Tensor, no_grad
 
 
@@ -61,17 +61,12 @@ class RecMetricList(Module):
         with no_grad():
             for layout, metrics in by_layout.items():
                 batches = layout.batches(predictions, labels, weights)
-                targets = []
-                for metric in metrics:
-                    of_metric = metric.declared_targets(batches)
-                    if of_metric is None:
-                        others.append(metric)
-                    else:
-                        metric.note_kind(predictions)
-                        targets += of_metric
+                targets = [target for metric in metrics for target in metric.targets(batches)]
                 required_inputs = kwargs.get("required_inputs") or {}
-                updates.append(planned(self._passes, targets, required_inputs, len(layout.tasks)))
-            with all_or_nothing(others):
+                updates.append(self._passes.plan(targets, required_inputs, len(layout.tasks)))
+                for metric in metrics:
+                    metric.note_kind(predictions)
+            with all_or_nothing(metric.updating() for metric in others):
                 for metric in others:
                     metric.update(predictions=predictions, labels=labels, weights=weights, **kwargs)
             for update in updates:

@@ -14,6 +14,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M")
 
 
+class RecMetricException(Exception):  # noqa: N818 - the documented name
+    """A metric was used in a way that it does not allow."""
+
+
 def standard(method: F) -> F:
     """Marks a method whose work may be done for several objects at once, without calling it.
 
@@ -132,12 +136,9 @@ else:
             self,
             state_dict: dict[str, Any],
             prefix: str,
-            local_metadata: dict[str, Any],
-            strict: bool,
-            missing_keys: list[str],
-            unexpected_keys: list[str],
-            error_msgs: list[str],
+            *others: Any,
         ) -> None:
+            *_, missing_keys, unexpected_keys, error_msgs = others
             for name in self._persistent_buffers():
                 key = prefix + name
                 if key not in state_dict:

@@ -8,19 +8,29 @@ Shapes: ``T`` tasks, ``N`` examples, ``K`` numbers.
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src import reduction
+from recmetrics_jax._src.batch import bucket_size, fine_bucket_size
 from recmetrics_jax._src.identity import Interned
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._declaration import Declaration
-from recmetrics_jax.adapter._inputs import SAMPLE_STATES, Inputs, padded, padded_length
+from recmetrics_jax.adapter._inputs import (
+    SAMPLE_STATES,
+    Inputs,
+    host_inputs,
+    padded_rows,
+)
+from recmetrics_jax.adapter._layout import TaskBatch
 from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, to_numpy
+
+if TYPE_CHECKING:
+    from recmetrics_jax.adapter._declared import DeclaredComputation
 
 
 class Statistics:
@@ -69,12 +79,12 @@ class Contributions(NamedTuple):
     slots: Mapping[Declaration, Sequence[Slot]]
     counts: np.ndarray
     """The examples of each task."""
-    examples: Inputs | None
-    """The examples as they are kept: copies, in float32."""
+    examples: Mapping[str, np.ndarray]
+    """The examples by the names of their states, as they are kept: copies, in float32."""
     all_sums: Tensor
     """``float64[K, T]``."""
     rows: Sequence[Tensor]
-    """The same, row by row."""
+    """The same, row by row: most states need one, and slicing takes longer than adding."""
 
     def count(self, tasks: slice) -> int:
         """The examples of some tasks, which have equally many."""
@@ -88,21 +98,21 @@ class Contributions(NamedTuple):
 
     def samples(self, keys: Sequence[str], tasks: slice) -> dict[str, Tensor]:
         """The examples of some tasks as they are kept, ``float32[T, N]`` and ``int64[T, N]``."""
-        if self.examples is None:
-            return {}
-        examples = self.examples.of_tasks(tasks)
-        arrays = dict(zip(SAMPLE_STATES, examples[:3], strict=True))
-        arrays |= {name: examples.keys[name] for name in keys}
         n = self.count(tasks)
-        return {name: from_numpy(np.array(array[:, :n])) for name, array in arrays.items()}
+        names = (*SAMPLE_STATES, *keys)
+        return {name: from_numpy(np.array(self.examples[name][tasks, :n])) for name in names}
 
 
 class Pass:
     """What one compiled call needs to update the computations of some declarations.
 
-    Equal terms are added up once. Of NE and CTR the terms are ``w ce, w, w y, w (1 - y)``, so that
-    the sums are ``float64[4, T]``, and the slots of CTR, whose states are the sums of ``w y`` and
-    ``w``, are ``("ctr_num", ..., slice(2, 3), ())`` and ``("ctr_denom", ..., slice(1, 2), ())``.
+    Equal terms are added up once. Of NE and CTR, the sums of two tasks and the slots are::
+
+                       task 0  task 1   slots of NE            slots of CTR
+        0  w ce       [  0.9     1.2 ]  cross_entropy_sum
+        1  w          [  4.0     3.0 ]  weighted_num_samples   ctr_denom
+        2  w y        [  1.0     2.0 ]  pos_labels             ctr_num
+        3  w (1 - y)  [  3.0     1.0 ]  neg_labels
     """
 
     def __init__(self, declarations: Sequence[Declaration]):
@@ -123,11 +133,10 @@ class Pass:
 
     def contributions(self, inputs: Inputs) -> "Contributions":
         """What examples add to the states."""
-        examples = None
+        examples: dict[str, np.ndarray] = {}
         if self.keeps_samples:
-            predictions, labels, weights = (np.array(x, np.float32) for x in inputs[:3])
-            keys = {name: np.array(key) for name, key in inputs.keys.items()}
-            examples = Inputs(predictions, labels, weights, inputs.counts, keys)
+            arrays = zip(SAMPLE_STATES, inputs[:3], strict=True)
+            examples = {name: np.array(x, np.float32) for name, x in arrays} | dict(inputs.keys)
         sums = () if self.statistics is None else from_numpy(self.statistics(inputs))
         return Contributions(self.slots, inputs.counts, examples, sums, list(sums))
 
@@ -135,7 +144,10 @@ class Pass:
 def samples_as_inputs(samples: Mapping[str, Sequence[Tensor]], count: int, window: int) -> Inputs:
     """Kept samples, lists of chunks ``[T, n, ...]`` by name, as padded inputs.
 
-    Padded to a power of two, or to the window: as it fills, few lengths are to be compiled.
+    Padded to a power of two, or to the window: as it fills, few lengths are to be compiled. Two
+    updates of three and of two examples, of one task::
+
+        [[y0 y1 y2]], [[y3 y4]]   ->   [[y0 y1 y2 y3 y4  0 ... 0]]   64 long, of which 5 count
 
     Args:
         samples: at least one chunk of each name; what is not counted is no example.
@@ -147,15 +159,12 @@ def samples_as_inputs(samples: Mapping[str, Sequence[Tensor]], count: int, windo
     >>> inputs.labels.shape, inputs.labels.sum().item(), inputs.counts.tolist()
     ((1, 64), 5.0, [5])
     """
-    length = max(count, min(1 << max((count - 1).bit_length(), 6), padded_length(window)))
-    arrays = {
-        name: padded(
-            np.concatenate([to_numpy(chunk) for chunk in chunks], axis=1),
-            length,
-            np.float32 if name in SAMPLE_STATES else np.int64,
-        )
-        for name, chunks in samples.items()
-    }
+    length = max(count, min(bucket_size(count, smallest=64), fine_bucket_size(window)))
+    arrays = {}
+    for name, chunks in samples.items():
+        x = np.concatenate([to_numpy(chunk) for chunk in chunks], axis=1)
+        dtype = np.float32 if name in SAMPLE_STATES else np.int64
+        arrays[name] = padded_rows([(slice(None), x)], len(x), length, dtype)
     predictions, labels, weights = (arrays.pop(name) for name in SAMPLE_STATES)
     return Inputs(predictions, labels, weights, np.full(len(labels), count, np.int32), arrays)
 
@@ -177,3 +186,39 @@ class Passes:
         if declarations not in self._by_declarations:
             self._by_declarations[declarations] = Pass(declarations)
         return self._by_declarations[declarations]
+
+    def plan(
+        self,
+        targets: "Sequence[tuple[DeclaredComputation, TaskBatch]]",
+        required_inputs: Mapping[str, Any],
+        n_tasks: int,
+    ) -> Callable[[], None]:
+        """An update by one pass, ready to be made: what can fail fails here.
+
+        Args:
+            targets: the computations, and for each the examples of its tasks.
+            required_inputs: further arrays by name.
+            n_tasks: the tasks of all batches.
+
+        Returns:
+            A function that changes the states.
+        """
+        if not targets:
+            return lambda: None
+        one_pass = self.of(tuple(dict.fromkeys(each.declaration for each, _ in targets)))
+        if one_pass.keys or one_pass.keeps_samples:
+            for computation, batch in targets:
+                computation.check_update(batch, required_inputs)
+        batches = list({batch.first: batch for _, batch in targets}.values())
+        inputs = host_inputs(batches, required_inputs, one_pass.keys, n_tasks)
+        contributions = one_pass.contributions(inputs)
+
+        def update() -> None:
+            for computation, batch in targets:
+                if computation.is_merged:
+                    with computation.local_states():
+                        computation.take_contributions(contributions, batch)
+                else:  # Without a scope, which would take as long as all that is in it.
+                    computation.take_contributions(contributions, batch)
+
+        return update

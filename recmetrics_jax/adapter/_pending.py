@@ -1,10 +1,10 @@
 """Batches that wait to be taken in as one, for ``fused_update_limit``."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recmetrics_jax.adapter._inputs import ones_like, shape_of
-from recmetrics_jax.adapter._tensors import Tensor, concatenate, copy, kind_of, to_numpy
+from recmetrics_jax.adapter._layout import ones_like, shape_of
+from recmetrics_jax.adapter._tensors import concatenate, copy, kind_of, to_numpy
 
 
 def kept(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,14 +28,6 @@ def _copied(x: Any) -> Any:
         return None
     x = copy(x if kind_of(x) == "torch" else to_numpy(x))
     return x.reshape(1) if x.ndim == 0 else x
-
-
-def arrays_in(x: Any) -> Iterator[Tensor]:
-    if isinstance(x, Mapping):
-        for value in x.values():
-            yield from arrays_in(value)
-    elif x is not None:
-        yield x
 
 
 def concatenated(batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

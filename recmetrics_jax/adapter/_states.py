@@ -1,32 +1,16 @@
 """The states of a computation: lifetime and window, how they merge across ranks and are saved."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
-from recmetrics_jax.adapter import _distributed
+from recmetrics_jax.adapter._distributed import REDUCTIONS, merge_states, merged_state
 from recmetrics_jax.adapter._module import Module
-from recmetrics_jax.adapter._tensors import (
-    NATIVE,
-    Tensor,
-    as_kind,
-    concatenate,
-    copy,
-    from_numpy,
-    kind_of,
-    nbytes,
-    stack,
-    to_numpy,
-)
-from recmetrics_jax.adapter._window import WindowBuffer
-
-MAX_BUFFER_COUNT = 1000
-
-
-class RecMetricException(Exception):  # noqa: N818 - the documented name
-    """A metric was used in a way that it does not allow."""
+from recmetrics_jax.adapter._tensors import Tensor, as_kind, copy, kind_of, nbytes, to_numpy
+from recmetrics_jax.adapter._window import StateWindow
 
 
 class States(Module):
@@ -68,12 +52,9 @@ class States(Module):
             if self._batch_window_buffers is None:
                 raise RuntimeError("Failed to add the window state: window metric is disabled.")
             window_name = self.get_window_state_name(name)
-            self.add_state(window_name, copy(default), **{**kwargs, "persistent": False})
-            self._batch_window_buffers[window_name] = self._new_buffer()
-            del self.__dict__[window_name]
-
-    def _new_buffer(self) -> WindowBuffer:
-        return WindowBuffer(max_size=self._window_size, max_buffer_count=MAX_BUFFER_COUNT)
+            window = StateWindow(copy(default), self._window_size)
+            self._batch_window_buffers[window_name] = window
+            self.add_state(window_name, default, **{**kwargs, "persistent": False})
 
     def add_state(
         self,
@@ -98,9 +79,9 @@ class States(Module):
         if not name.isidentifier():
             raise ValueError(f"name: expected a valid name of an attribute, got {name!r}")
         is_known = dist_reduce_fx is None or callable(dist_reduce_fx)
-        if not is_known and dist_reduce_fx not in _REDUCTIONS:
+        if not is_known and dist_reduce_fx not in REDUCTIONS:
             raise ValueError(
-                f"dist_reduce_fx: expected one of {sorted(_REDUCTIONS)}, a function or None, "
+                f"dist_reduce_fx: expected one of {sorted(REDUCTIONS)}, a function or None, "
                 f"got {dist_reduce_fx!r}"
             )
         self._defaults[name] = _copied(default)
@@ -109,20 +90,16 @@ class States(Module):
         setattr(self, name, _copied(default))
 
     def __getattr__(self, name: str) -> Any:
-        """The window of a state, which is added up when it is asked for, not in every update.
+        """The sum of a window, which is no attribute of its own but of the window."""
+        windows = self.__dict__.get("_batch_window_buffers") or {}
+        return windows[name].sum if name in windows else super().__getattr__(name)
 
-        From then on it is an attribute, as it may be written to, until the next contribution::
-
-            states.__dict__                                  # {"total": 3.0, ...}
-            states.window_total                              # added up here
-            states.__dict__                                  # {"total": 3.0, "window_total": 3.0}
-            states._aggregate_window_state("total", 4.0, 1)  # takes it out of __dict__ again
-        """
-        buffers = self.__dict__.get("_batch_window_buffers")
-        if buffers and name in buffers:
-            self.__dict__[name] = buffers[name].total(self._defaults[name])
-            return self.__dict__[name]
-        return super().__getattr__(name)
+    def __setattr__(self, name: str, value: Any) -> None:
+        windows = self.__dict__.get("_batch_window_buffers") or {}
+        if name in windows:
+            windows[name].sum = value
+        else:
+            super().__setattr__(name, value)
 
     @staticmethod
     def get_window_state_name(state_name: str) -> str:
@@ -145,15 +122,14 @@ class States(Module):
         kind = kind_of(self._defaults[window_name])
         contribution = copy(state) if kind_of(state) == kind else as_kind(state, kind)
         self._batch_window_buffers[window_name].push(contribution, num_samples)
-        self.__dict__.pop(window_name, None)
 
     def reset(self) -> None:
         """Sets all states to what they were before the first update."""
         self._is_synced, self._cache, self._num_samples = False, {}, 0
         for name, default in self._defaults.items():
             setattr(self, name, _copied(default))
-        for name in self._batch_window_buffers or {}:
-            self._batch_window_buffers[name] = self._new_buffer()
+        for name, window in self._windows.items():
+            self._batch_window_buffers[name] = window.empty()
 
     def sync(self) -> None:
         """Replaces the states by those of all ranks, until `unsync`; all must call.
@@ -169,6 +145,11 @@ class States(Module):
             self._set_states(self._cache)
             self._is_synced, self._cache = False, {}
 
+    @property
+    def _windows(self) -> dict[str, StateWindow]:
+        """The windows by the names of their states; empty where windows are disabled."""
+        return self._batch_window_buffers or {}
+
     def _states(self) -> dict[str, Any]:
         """All that is merged across ranks; of windows their sums."""
         return {name: getattr(self, name) for name in (*self._defaults, "_num_samples")}
@@ -179,30 +160,19 @@ class States(Module):
 
     def payload_for_ranks(self) -> dict[str, Any]:
         """The states as they are sent to other ranks."""
-        return {
-            name: [to_numpy(x) for x in state] if isinstance(state, list) else to_numpy(state)
-            for name, state in self._states().items()
-        }
+        return jax.tree.map(to_numpy, self._states())
 
     def take_merged(self, payloads: Sequence[Mapping[str, Any]]) -> None:
         """Takes over the states of all ranks, in order of rank, until `unsync`."""
-        merged = {name: self._merged(name, [p[name] for p in payloads]) for name in self._defaults}
+        merged = {
+            name: merged_state(
+                default, getattr(self, name), self._reductions[name], [p[name] for p in payloads]
+            )
+            for name, default in self._defaults.items()
+        }
         merged["_num_samples"] = sum(int(payload["_num_samples"]) for payload in payloads)
         self._cache, self._is_synced = self._states(), True
         self._set_states(merged)
-
-    def _merged(self, name: str, of_ranks: list[Any]) -> Any:
-        default, fx = self._defaults[name], self._reductions[name]
-        reduce = _REDUCTIONS[fx] if isinstance(fx, str) else fx
-        if isinstance(default, list):
-            kind = kind_of(default[0]) if default else NATIVE
-            chunks = [from_numpy(np.array(x), kind) for of_rank in of_ranks for x in of_rank]
-            return reduce(chunks) if reduce is not None and chunks else chunks or _copied(default)
-        local = getattr(self, name)
-        arrays = [as_kind(x, kind_of(default)) for x in of_ranks]
-        if kind_of(local) == "torch":  # bfloat16 has been sent as float32.
-            arrays = [array.to(local.dtype) for array in arrays]
-        return stack(arrays) if reduce is None else reduce(stack(arrays))
 
     @property
     def is_merged(self) -> bool:
@@ -240,31 +210,19 @@ class States(Module):
         self._is_updating = True
         try:
             with self.local_states():
-                restore = self._restorer()
+                windows = {name: window.copy() for name, window in self._windows.items()}
+                kept: dict[str, Any] = {"_num_samples": self._num_samples}
+                for name in self._defaults.keys() - windows.keys():
+                    state = getattr(self, name)
+                    kept[name] = state[:] if isinstance(state, list) else copy(state)
                 try:
                     yield
                 except BaseException:
-                    restore()
+                    self._windows.update(windows)
+                    self._set_states(kept)
                     raise
         finally:
             self._is_updating = False
-
-    def _restorer(self) -> Callable[[], None]:
-        """A function that puts back all that an update may change."""
-        windows = self._batch_window_buffers
-        kept = windows and {name: buffer.copy() for name, buffer in windows.items()}
-        states: dict[str, Any] = {"_num_samples": self._num_samples}
-        for name in self._defaults.keys() - (windows or {}).keys():
-            state = getattr(self, name)
-            states[name] = list(state) if isinstance(state, list) else copy(state)
-
-        def restore() -> None:
-            self._batch_window_buffers = kept
-            for name in kept or ():
-                self.__dict__.pop(name, None)
-            self._set_states(states)
-
-        return restore
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -276,15 +234,10 @@ class States(Module):
         self,
         state_dict: dict[str, Any],
         prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        *others: Any,
     ) -> None:
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *others)
+        *_, unexpected_keys, error_msgs = others
         for name in self._persistent:
             key = prefix + name
             if key not in state_dict:
@@ -305,86 +258,30 @@ class States(Module):
         """A state of a state dict as it is taken over, in its own dtype."""
         return as_kind(state, kind_of(default))
 
-    def held_tensors(self) -> Iterator[Tensor]:
+    def held_tensors(self) -> list[Tensor]:
         """All arrays that the computation holds, for counting their bytes."""
-        for held in (self._defaults, self._states()):
-            for name in self._defaults:
-                state = held[name]
-                yield from state if isinstance(state, list) else [state]
-        for buffer in (self._batch_window_buffers or {}).values():
-            yield from buffer.buffers
+        states = [getattr(self, name) for name in self._defaults]
+        windows = [list(window.buffers) for window in self._windows.values()]
+        return jax.tree.leaves([self._defaults, states, windows])
 
     def held_bytes(self) -> int:
         """The bytes of all these arrays, without going through each contribution to a window."""
-        windows = self._batch_window_buffers or {}
-        states = [x for name, x in self.__dict__.items() if name in self._defaults]
-        total = sum(map(nbytes, (*self._defaults.values(), *states)))
-        for name, buffer in windows.items():
-            total += nbytes(self._defaults[name]) * (name not in self.__dict__)
-            if buffer.buffers:  # All are of one size.
-                total += nbytes(buffer.buffers[-1]) * len(buffer.buffers)
-        return total
-
-
-class Updated(Protocol):
-    """A computation, or a metric of some."""
-
-    def updating(self) -> contextlib.AbstractContextManager[None]:
-        """A scope that leaves it as it was if it fails."""
-        ...
+        windows = self._windows
+        # A sum is as large as its default, and need not be added up.
+        states = [self._defaults[n] if n in windows else getattr(self, n) for n in self._defaults]
+        held = sum(map(nbytes, (*self._defaults.values(), *states)))
+        return held + sum(window.nbytes for window in windows.values())
 
 
 @contextlib.contextmanager
-def all_or_nothing(of: Sequence[Updated]) -> Iterator[None]:
-    """A scope that leaves all as they were if it fails."""
-    with contextlib.ExitStack() as scopes:
-        for each in of:
-            scopes.enter_context(each.updating())
+def all_or_nothing(scopes: Iterable[contextlib.AbstractContextManager[None]]) -> Iterator[None]:
+    """A scope in all of these, `States.updating` of several: if it fails, nothing has changed."""
+    with contextlib.ExitStack() as stack:
+        for scope in scopes:
+            stack.enter_context(scope)
         yield
-
-
-@contextlib.contextmanager
-def synced(computations: Sequence[States]) -> Iterator[None]:
-    """A scope in which computations hold the states of all ranks."""
-    waiting = [computation for computation in computations if computation.to_merge]
-    merge_states(waiting)
-    try:
-        yield
-    finally:
-        for computation in waiting:
-            computation.unsync()
-
-
-def merge_states(computations: Sequence[States]) -> None:
-    """`States.sync` of several, in one exchange for each process group."""
-    if not _distributed.is_distributed():
-        return
-    if any(computation.is_merged for computation in computations):
-        raise RecMetricException("The Metric has already been synced.")
-    groups: dict[int, list[States]] = {}
-    for computation in computations:
-        groups.setdefault(id(computation.process_group), []).append(computation)
-    for of_group in groups.values():
-        payload = [computation.payload_for_ranks() for computation in of_group]
-        gathered = _distributed.gather(payload, of_group[0].process_group)
-        for i, computation in enumerate(of_group):
-            computation.take_merged([of_rank[i] for of_rank in gathered])
 
 
 def _copied(state: Any) -> Any:
-    return [copy(x) for x in state] if isinstance(state, list) else copy(state)
-
-
-def joined_samples(chunks: list[Tensor]) -> list[Tensor]:
-    """Examples of all ranks, as one list of one array."""
-    return [concatenate(chunks, axis=1)]
-
-
-_REDUCTIONS: dict[str, Callable[[Any], Any]] = {
-    # Of states that are no lists, the stack is left as it is, as in the reference.
-    "cat": lambda x: concatenate(x, axis=0) if isinstance(x, list) else x,
-    "max": lambda x: x.amax(0) if kind_of(x) == "torch" else x.max(0),
-    "mean": lambda x: x.mean(0),
-    "min": lambda x: x.amin(0) if kind_of(x) == "torch" else x.min(0),
-    "sum": lambda x: x.sum(0),
-}
+    """A copy of an array, or of a list of them."""
+    return jax.tree.map(copy, state)

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -113,12 +113,11 @@ def zeros_like(x: Any) -> Tensor:
 
 
 def nbytes(x: Any) -> int:
-    """The bytes of an array, or of all in a list, a dictionary or None."""
-    if x is None:
-        return 0
-    if isinstance(x, Mapping | list):
-        return sum(map(nbytes, x.values() if isinstance(x, Mapping) else x))
-    return x.numel() * x.element_size() if kind_of(x) == "torch" else np.asarray(x).nbytes
+    """The bytes of an array, or of all in lists and dictionaries."""
+    return sum(
+        leaf.numel() * leaf.element_size() if kind_of(leaf) == "torch" else np.asarray(leaf).nbytes
+        for leaf in jax.tree.leaves(x)
+    )
 
 
 @functools.cache

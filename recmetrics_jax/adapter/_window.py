@@ -3,7 +3,10 @@
 from collections import deque
 from itertools import islice
 
-from recmetrics_jax.adapter._tensors import Tensor, copy, promoted, stack, widened
+from recmetrics_jax.adapter._tensors import Tensor, copy, nbytes, promoted, stack, widened
+
+MAX_BUFFER_COUNT = 1000
+"""Contributions in the window of a state."""
 
 
 class WindowBuffer:
@@ -86,13 +89,6 @@ class WindowBuffer:
         is_as_wide = total.dtype == state.dtype == newest.dtype
         return total if is_as_wide else promoted(total, state, newest)
 
-    def copy(self) -> "WindowBuffer":
-        """A window of the same contributions."""
-        other = WindowBuffer(self._max_size, self._max_buffer_count)
-        other._buffers, other._sizes = self._buffers.copy(), self._sizes.copy()
-        other._used_size = self._used_size
-        return other
-
     def aggregate_state(self, window_state: Tensor, curr_state: Tensor, size: int) -> None:
         """Adds a contribution, and writes the sum of the window to ``window_state``.
 
@@ -103,6 +99,64 @@ class WindowBuffer:
         """
         self.push(copy(curr_state), size)
         window_state[...] = self.total(window_state)
+
+
+class StateWindow(WindowBuffer):
+    """The window twin of a state: the newest contributions to it, and their sum.
+
+    The sum is added up when it is read, not in every update. One that is assigned, or written to,
+    stays until the next contribution.
+
+    Args:
+        default: the sum of no contributions.
+        max_size: examples in the window.
+
+    >>> import numpy as np
+    >>> window = StateWindow(np.zeros(1), max_size=4)
+    >>> window.push(np.array([1.0]), 2)
+    >>> window.sum[0] += 10.0
+    >>> window.sum.tolist()
+    [11.0]
+    >>> window.push(np.array([2.0]), 2)
+    >>> window.sum.tolist()
+    [3.0]
+    """
+
+    def __init__(self, default: Tensor, max_size: int) -> None:
+        super().__init__(max_size, MAX_BUFFER_COUNT)
+        self._default = default
+        self._sum: Tensor | None = None
+
+    def push(self, curr_state: Tensor, size: int) -> None:
+        super().push(curr_state, size)
+        self._sum = None
+
+    @property
+    def sum(self) -> Tensor:
+        """The sum; no copy."""
+        if self._sum is None:
+            self._sum = self.total(self._default)
+        return self._sum
+
+    @sum.setter
+    def sum(self, value: Tensor) -> None:
+        self._sum = value
+
+    def empty(self) -> "StateWindow":
+        """Such a window without contributions."""
+        return StateWindow(self._default, self._max_size)
+
+    def copy(self) -> "StateWindow":
+        """A window of the same contributions."""
+        other = self.empty()
+        other._buffers, other._sizes = self._buffers.copy(), self._sizes.copy()
+        other._used_size = self._used_size
+        return other
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the contributions, which are of one size."""
+        return nbytes(self._buffers[-1]) * len(self._buffers) if self._buffers else 0
 
 
 def _wide(contributions: Tensor) -> Tensor:

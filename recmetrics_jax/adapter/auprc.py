@@ -13,7 +13,7 @@ from recmetrics_jax.adapter._functions import PREDICTIONS as PREDICTIONS
 from recmetrics_jax.adapter._functions import REQUIRED_INPUTS as REQUIRED_INPUTS
 from recmetrics_jax.adapter._functions import WEIGHTS as WEIGHTS
 from recmetrics_jax.adapter._functions import check_fused_update, of_samples
-from recmetrics_jax.adapter._states import RecMetricException
+from recmetrics_jax.adapter._module import RecMetricException
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric

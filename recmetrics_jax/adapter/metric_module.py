@@ -3,89 +3,39 @@
 The class API of torchrec.metrics.metric_module.
 """
 
-import abc
 import logging
 import math
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from recmetrics_jax.adapter import _distributed
+from recmetrics_jax.adapter._generation import REC_METRICS_MAPPING as REC_METRICS_MAPPING
+from recmetrics_jax.adapter._generation import (
+    STATE_METRICS_NAMESPACE_MAPPING as STATE_METRICS_NAMESPACE_MAPPING,
+)
+from recmetrics_jax.adapter._generation import (
+    MetricValue,
+    StateMetric,
+    rec_metrics_of,
+    state_metrics_of,
+)
 from recmetrics_jax.adapter._module import Module
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy
-from recmetrics_jax.adapter.accuracy import AccuracyMetric
-from recmetrics_jax.adapter.auc import AUCMetric
-from recmetrics_jax.adapter.auprc import AUPRCMetric
-from recmetrics_jax.adapter.calibration import CalibrationMetric
-from recmetrics_jax.adapter.ctr import CTRMetric
-from recmetrics_jax.adapter.mae import MAEMetric
-from recmetrics_jax.adapter.metrics_config import (
-    MetricsConfig,
-    RecMetricEnum,
-    RecMetricEnumBase,
-    RecTaskInfo,
-    StateMetricEnum,
-)
-from recmetrics_jax.adapter.metrics_namespace import (
-    MetricNamespace,
-    compose_customized_metric_key,
-    compose_metric_namespace,
-)
+from recmetrics_jax.adapter.metrics_config import MetricsConfig, RecTaskInfo, StateMetricEnum
+from recmetrics_jax.adapter.metrics_namespace import compose_customized_metric_key
 from recmetrics_jax.adapter.model_utils import parse_task_model_outputs
-from recmetrics_jax.adapter.mse import MSEMetric
-from recmetrics_jax.adapter.multiclass_recall import MulticlassRecallMetric
-from recmetrics_jax.adapter.ndcg import NDCGMetric
-from recmetrics_jax.adapter.ne import NEMetric
-from recmetrics_jax.adapter.precision import PrecisionMetric
-from recmetrics_jax.adapter.rauc import RAUCMetric
-from recmetrics_jax.adapter.rec_metric import RecMetric, RecMetricList
-from recmetrics_jax.adapter.recall import RecallMetric
+from recmetrics_jax.adapter.rec_metric import RecMetricList
 from recmetrics_jax.adapter.throughput import ThroughputMetric
-from recmetrics_jax.adapter.weighted_avg import WeightedAvgMetric
-from recmetrics_jax.adapter.xauc import XAUCMetric
 
 logger = logging.getLogger(__name__)
 
-MetricValue = Tensor | float
 MetricsResult = dict[str, MetricValue]
-
-REC_METRICS_MAPPING: dict[RecMetricEnumBase, type[RecMetric]] = {
-    RecMetricEnum.NE: NEMetric,
-    RecMetricEnum.CTR: CTRMetric,
-    RecMetricEnum.CALIBRATION: CalibrationMetric,
-    RecMetricEnum.AUC: AUCMetric,
-    RecMetricEnum.AUPRC: AUPRCMetric,
-    RecMetricEnum.RAUC: RAUCMetric,
-    RecMetricEnum.MSE: MSEMetric,
-    RecMetricEnum.MAE: MAEMetric,
-    RecMetricEnum.MULTICLASS_RECALL: MulticlassRecallMetric,
-    RecMetricEnum.WEIGHTED_AVG: WeightedAvgMetric,
-    RecMetricEnum.ACCURACY: AccuracyMetric,
-    RecMetricEnum.NDCG: NDCGMetric,
-    RecMetricEnum.XAUC: XAUCMetric,
-    RecMetricEnum.PRECISION: PrecisionMetric,
-    RecMetricEnum.RECALL: RecallMetric,
-}
-"""The class of each metric in a `MetricsConfig`."""
-
-STATE_METRICS_NAMESPACE_MAPPING: dict[StateMetricEnum, MetricNamespace] = {
-    StateMetricEnum.OPTIMIZERS: MetricNamespace.OPTIMIZERS,
-    StateMetricEnum.MODEL_CONFIGURATOR: MetricNamespace.MODEL_CONFIGURATOR,
-}
 
 MODEL_METRIC_LABEL = "model"
 MEGABYTE = 1_000_000
 DISABLED = -1.0
-
-
-class StateMetric(abc.ABC):
-    """A source of further values: an optimizer's learning rate, say."""
-
-    @abc.abstractmethod
-    def get_metrics(self) -> dict[str, MetricValue]:
-        """The values by name."""
 
 
 class RecMetricModule(Module):
@@ -278,56 +228,6 @@ class RecMetricModule(Module):
         self.memory_usage_mb_avg = (self.memory_usage_mb_avg * (count - 1) + usage) / count
 
 
-def _generate_rec_metrics(
-    config: MetricsConfig, world_size: int, my_rank: int, batch_size: int, process_group: Any
-) -> RecMetricList:
-    metrics = []
-    for name, definition in config.rec_metrics.items():
-        if bool(definition.rec_tasks) == bool(definition.rec_task_indices):
-            given = "both" if definition.rec_tasks else "neither"
-            raise ValueError(
-                f"rec_tasks and rec_task_indices of {name}: expected one of them, got {given}"
-            )
-        if name not in REC_METRICS_MAPPING:
-            raise ValueError(
-                f"rec_metrics: expected one of {[str(known) for known in REC_METRICS_MAPPING]}, "
-                f"got {name}"
-            )
-        tasks = definition.rec_tasks or [
-            config.rec_tasks[index] for index in definition.rec_task_indices
-        ]
-        metrics.append(
-            REC_METRICS_MAPPING[name](
-                world_size=world_size,
-                my_rank=my_rank,
-                batch_size=batch_size,
-                tasks=tasks,
-                compute_mode=config.rec_compute_mode,
-                window_size=definition.window_size,
-                fused_update_limit=config.fused_update_limit,
-                compute_on_all_ranks=config.compute_on_all_ranks,
-                should_validate_update=config.should_validate_update,
-                process_group=process_group,
-                **(definition.arguments or {}),
-            )
-        )
-    return RecMetricList(metrics)
-
-
-def _generate_state_metrics(
-    config: MetricsConfig, mapping: Mapping[StateMetricEnum, StateMetric]
-) -> dict[str, StateMetric]:
-    state_metrics = {}
-    for name in config.state_metrics:
-        namespace = STATE_METRICS_NAMESPACE_MAPPING.get(name)
-        if namespace is None:
-            raise ValueError(f"state_metrics: expected StateMetricEnum, got {name!r}")
-        if name not in mapping:
-            raise KeyError(f"state_metrics_mapping: expected an entry for {name!r}, got none")
-        state_metrics[compose_metric_namespace(namespace, str(namespace))] = mapping[name]
-    return state_metrics
-
-
 def generate_metric_module(
     metric_class: type[RecMetricModule],
     metrics_config: MetricsConfig,
@@ -377,9 +277,7 @@ def generate_metric_module(
         batch_size=batch_size,
         world_size=world_size,
         rec_tasks=metrics_config.rec_tasks,
-        rec_metrics=_generate_rec_metrics(
-            metrics_config, world_size, my_rank, batch_size, process_group
-        ),
+        rec_metrics=rec_metrics_of(metrics_config, world_size, my_rank, batch_size, process_group),
         throughput_metric=throughput
         and ThroughputMetric(
             batch_size=batch_size,
@@ -388,7 +286,7 @@ def generate_metric_module(
             warmup_steps=throughput.warmup_steps,
             batch_size_stages=batch_size_stages,
         ),
-        state_metrics=_generate_state_metrics(metrics_config, state_metrics_mapping),
+        state_metrics=state_metrics_of(metrics_config, state_metrics_mapping),
         compute_interval_steps=metrics_config.compute_interval_steps,
         min_compute_interval=metrics_config.min_compute_interval,
         max_compute_interval=metrics_config.max_compute_interval,

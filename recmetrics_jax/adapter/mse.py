@@ -1,5 +1,6 @@
 """Mean squared error, its root, and R squared; the class API of torchrec.metrics.mse."""
 
+import functools
 from typing import Any
 
 import jax
@@ -18,6 +19,9 @@ ERROR_SUM = "error_sum"
 WEIGHTED_NUM_SAMPLES = "weighted_num_samples"
 LABEL_SUM = "label_sum"
 LABEL_SQUARED_SUM = "label_squared_sum"
+
+# Its states are float64, of labels in float64.
+_r_squared_values = functools.partial(regression.r_squared_values, of_constant=1.0, cancelled=1e-12)
 
 
 def compute_mse(error_sum: Tensor, weighted_num_samples: Tensor) -> Tensor:
@@ -133,10 +137,6 @@ def _mse(*, include_r_squared: bool = False, **options: Any) -> Metric:
     if include_r_squared:
         terms, values = regression.r_squared_terms, _all_values
     return sum_metric(terms, values, undefined=undefined, **options)
-
-
-def _r_squared_values(sums: regression.RSquaredSums[jax.Array]) -> Values:
-    return {"r_squared": regression.r_squared(sums, of_constant=1.0)}
 
 
 def _all_values(sums: regression.RSquaredSums[jax.Array]) -> Values:

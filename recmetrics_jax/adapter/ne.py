@@ -117,7 +117,7 @@ def get_ne_states(
     """
     terms = {
         **entropy.ne_terms._asdict(),
-        "cross_entropy_sum": Term(entropy.cross_entropy, (eta,)),
+        "cross_entropy_sum": Term(entropy.cross_entropy, (eta,), arithmetic=False),
     }
     return term_sums(terms, labels, predictions, weights, in_float64=["cross_entropy_sum"])
 

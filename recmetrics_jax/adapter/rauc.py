@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recmetrics_jax._src.batch import fine_bucket_size
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import pairwise
 from recmetrics_jax._src.pairs import count_pairs
@@ -14,7 +15,6 @@ from recmetrics_jax.adapter._functions import PREDICTIONS as PREDICTIONS
 from recmetrics_jax.adapter._functions import REQUIRED_INPUTS as REQUIRED_INPUTS
 from recmetrics_jax.adapter._functions import WEIGHTS as WEIGHTS
 from recmetrics_jax.adapter._functions import check_fused_update, of_samples
-from recmetrics_jax.adapter._inputs import padded_length
 from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric
@@ -107,7 +107,7 @@ def divide(input: list[float], low: int, high: int) -> int:
     part = np.asarray(input[low : high + 1], np.float64)
     if len(part) < 2:
         return 0
-    padding = np.zeros(padded_length(len(part)) - len(part))
+    padding = np.zeros(fine_bucket_size(len(part)) - len(part))
     with float64_on_cpu():
         inverted = _discordant(
             np.concatenate([part, padding]), np.concatenate([np.ones_like(part), padding])

@@ -7,8 +7,8 @@ CPU, of any real dtype; they are never modified, nor is anything of them kept by
 from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
 from recmetrics_jax.adapter._metric import RecMetric, RecModelOutput
 from recmetrics_jax.adapter._metric_list import RecMetricList
-from recmetrics_jax.adapter._states import MAX_BUFFER_COUNT, RecMetricException
-from recmetrics_jax.adapter._window import WindowBuffer
+from recmetrics_jax.adapter._module import RecMetricException
+from recmetrics_jax.adapter._window import MAX_BUFFER_COUNT, WindowBuffer
 from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo
 from recmetrics_jax.adapter.metrics_namespace import (
     MetricNameBase,

@@ -141,19 +141,19 @@ class ThroughputMetric(Module):
         if self._batch_size_stages is not None:
             self._num_batch += 1
         examples = self._batch_examples()
-        # Past the module's attribute look-up, which takes longer than the sums.
-        buffers = self._buffers
-        buffers["total_examples"] += examples
-        buffers["attempt_examples"] += examples
+        self._add("total_examples", "attempt_examples", examples)
         if self._steps > self._warmup_steps:
             seconds = self._window.add(self._now())
-            buffers["time_lapse_after_warmup"] += seconds
-            buffers["attempt_time_lapse_after_warmup"] += seconds
+            self._add("time_lapse_after_warmup", "attempt_time_lapse_after_warmup", seconds)
             return
-        buffers["warmup_examples"] += examples
-        buffers["attempt_warmup_examples"] += examples
+        self._add("warmup_examples", "attempt_warmup_examples", examples)
         if self._steps == self._warmup_steps:
             self._window.previous = self._now()
+
+    def _add(self, lifetime: str, attempt: str, number: float) -> None:
+        # Past the module's attribute look-up, which takes longer than the sums.
+        self._buffers[lifetime] += number
+        self._buffers[attempt] += number
 
     def compute(self) -> dict[str, Tensor]:
         """The counts, and past the warmup, once time has passed, the rates.
@@ -238,15 +238,10 @@ class ThroughputMetric(Module):
         self,
         state_dict: dict[str, Any],
         prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        *others: Any,
     ) -> None:
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *others)
+        *_, unexpected_keys, _ = others
         # The number of batches is neither missed where there are stages, nor refused elsewhere.
         key = f"{prefix}num_batch"
         if key in unexpected_keys:

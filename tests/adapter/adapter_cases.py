@@ -22,6 +22,7 @@ from recmetrics_jax.adapter import (
     precision,
     rauc,
     recall,
+    unweighted_ne,
     weighted_avg,
     xauc,
 )
@@ -114,6 +115,11 @@ CASES = [
     Case("rauc", rauc.RAUCMetric, {"window_rauc": 0.92857143}),
     Case("xauc", xauc.XAUCMetric, both("xauc", 0.5019455252918288)),
     Case("ndcg", ndcg.NDCGMetric, both("ndcg", 0.03253201651083071), key="session_id"),
+    Case(
+        "unweighted_ne",
+        unweighted_ne.UnweightedNEMetric,
+        both("unweighted_ne", 0.6539573702228912),
+    ),
 ]
 
 # What options change, beyond values.

@@ -41,6 +41,7 @@ STATES = {
     "multiclass_recall": ["tp_at_k", "total_weights"],
     "xauc": ["error_sum", "weighted_num_pairs"],
     "ndcg": ["sum_ndcg", "num_sessions"],
+    "unweighted_ne": ["cross_entropy_sum", "weighted_num_samples", "pos_labels", "neg_labels"],
     "auc": [],
     "auprc": [],
     "rauc": [],

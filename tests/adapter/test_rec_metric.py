@@ -110,7 +110,7 @@ def test_values_before_any_batch_are_of_the_native_kind():
         assert {kind_of(value) for value in case.make().compute().values()} == {NATIVE}
 
 
-NAN_BEFORE = ("ne", "r_squared", "weighted_avg", "multiclass_recall", "ndcg")
+NAN_BEFORE = ("ne", "unweighted_ne", "r_squared", "weighted_avg", "multiclass_recall", "ndcg")
 BEFORE = {"lifetime_auprc": 0.5, "window_auprc": 0.0, "window_auc": 0.5, "window_rauc": 0.5}
 BEFORE |= {f"window_grouped_{name}": 0.5 for name in ("auc", "auprc", "rauc")}
 BEFORE |= {f"{scope}_{name}": math.nan for scope in ("lifetime", "window") for name in NAN_BEFORE}

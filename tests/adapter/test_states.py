@@ -206,5 +206,6 @@ def test_declarations_are_one_for_equal_options():
     assert ne._declaration is again._declaration
     assert ne._include_logloss is True
     declaration = ne._declaration
-    assert declare(declaration.factory, declaration.options, 1, 10 * N) is declaration
+    factory, options, n_tasks = declaration.made_by
+    assert declare(factory, options, n_tasks, 10 * N) is declaration
     assert pickle.loads(pickle.dumps(declaration)) is declaration

@@ -21,6 +21,7 @@ from adapter_streams import (
     FUSED_STATES,
     KINDS,
     NEVER_LEFT,
+    OF_CLICKS,
     OURS,
     REFERENCE,
     UNFUSED,
@@ -149,7 +150,7 @@ def drawer_of(rng: Rng, setting: Setting, plan: Plan) -> Drawer:
     """Batches for a metric, of the plan's dtype."""
     dtypes = (getattr(torch, plan.dtype),) * 3
     form = Form(dtypes, False, "flat", False, setting.is_fused)
-    predictions, labels = (pick(rng, choices) for choices in KINDS[setting.name])
+    predictions, labels = (pick(rng, choices) for choices in KINDS.get(setting.name, OF_CLICKS))
     if setting.name == "auc" and setting.options.get("apply_bin"):
         labels = "soft_labels"
     pattern = pick(rng, ("ones", "random", "with_zeros"))
@@ -372,7 +373,22 @@ def run(rank: int, world: int, folder: str, differences: Callable[[Place], Resul
 
 
 def results_of(world: int, folder: str, differences: Callable[[Place], Results]) -> list[Results]:
-    """The results of each rank, of as many processes; none of them is left behind."""
+    """The results of each rank, of as many processes; none of them is left behind.
+
+    They are in the folder already if these have run.
+    """
+    done = pathlib.Path(folder, f"{world}_done")
+    if not done.exists():
+        _run_ranks(world, folder, differences)
+        done.touch()
+    return [
+        torch.load(pathlib.Path(folder, f"{world}_{rank}.pt"), weights_only=False)
+        for rank in range(world)
+    ]
+
+
+def _run_ranks(world: int, folder: str, differences: Callable[[Place], Results]) -> None:
+    pathlib.Path(folder, f"rendezvous_{world}").unlink(missing_ok=True)  # Of a run that failed.
     compiled = [pathlib.Path(folder, f"compiled_{rank}") for rank in range(world)]
     for own in compiled:
         if compiled[0].exists() and not own.exists():
@@ -389,7 +405,3 @@ def results_of(world: int, folder: str, differences: Callable[[Place], Results])
         for process in context.processes:
             process.kill()
             process.join()
-    return [
-        torch.load(pathlib.Path(folder, f"{world}_{rank}.pt"), weights_only=False)
-        for rank in range(world)
-    ]

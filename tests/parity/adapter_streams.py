@@ -225,11 +225,9 @@ def multiples(rng: Rng, size: int, low: float, high: float, steps: int) -> np.nd
     return rng.integers(int(low * steps), int(high * steps) + 1, size) / steps
 
 
-# Names of predictions and of labels, by metric.
+# Names of predictions and of labels, by metric; of others these.
+OF_CLICKS = (("probabilities",), BINARY)
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "ne": (("probabilities",), BINARY),
-    "calibration": (("probabilities",), BINARY),
-    "ctr": (("probabilities",), BINARY),
     "mse": (("reals",), ("real_labels", "clicks")),
     "mae": (("reals",), ("real_labels", "clicks")),
     "accuracy": (("probabilities", "sixteenths"), BINARY),
@@ -341,7 +339,7 @@ class Drawer:
         if self.predictions == "distinct":
             return [self.distinct(rng, weights, is_negative, pool), labels, weights]
         predictions = NUMBERS[self.predictions](rng, size, half)
-        if self.setting.name == "ne":
+        if self.setting.name in ("ne", "unweighted_ne"):
             # Clamped to 1e-12, a certain prediction has a logarithm of four digits.
             predictions[predictions == 1] = 7 / 8
             predictions[(predictions == 0) & (labels < 1)] = 1 / 8
@@ -447,7 +445,7 @@ def drawn_stream(rng: Rng, name: str) -> Stream:
     kinds = ["float32", "float64", "mixed", *HALF]
     kind = str(rng.choice(kinds, p=[0.4, 0.3, 0.1, 0.1, 0.1]))
     setting = drawn_setting(rng, name, kind in HALF)
-    predictions, labels = (pick(rng, choices) for choices in KINDS[name])
+    predictions, labels = (pick(rng, choices) for choices in KINDS.get(name, OF_CLICKS))
     if name == "auc" and setting.options.get("apply_bin") and not key_of(setting):
         labels = "soft_labels"
     patterns = ("ones", "random", "with_zeros", "zero_task", "none")

@@ -12,29 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recmetrics_jax.adapter.metric_module import REC_METRICS_MAPPING
+
 if importlib.util.find_spec("torchrec") is None:
     pytest.skip(
         "parity needs the reference, torchrec, which is not installed; .ci/run installs it",
         allow_module_level=True,
     )
 
-CLASSES = {
-    "ne": "NEMetric",
-    "calibration": "CalibrationMetric",
-    "ctr": "CTRMetric",
-    "mse": "MSEMetric",
-    "mae": "MAEMetric",
-    "accuracy": "AccuracyMetric",
-    "precision": "PrecisionMetric",
-    "recall": "RecallMetric",
-    "weighted_avg": "WeightedAvgMetric",
-    "multiclass_recall": "MulticlassRecallMetric",
-    "auc": "AUCMetric",
-    "auprc": "AUPRCMetric",
-    "rauc": "RAUCMetric",
-    "xauc": "XAUCMetric",
-    "ndcg": "NDCGMetric",
-}
+CLASSES = {str(name): metric.__name__ for name, metric in REC_METRICS_MAPPING.items()}
 
 # The packages warn on import (of deprecated modules of their own); the project's tests do not.
 with warnings.catch_warnings():

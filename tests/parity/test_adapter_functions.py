@@ -6,6 +6,7 @@ states are.
 """
 
 import copy
+import inspect
 import json
 import pathlib
 from collections.abc import Callable
@@ -26,6 +27,10 @@ FUNCTIONS = [
     for name, contract in CONTRACT.items()
     for function in contract["functions"]
     if name != "metric_module"
+]
+FUNCTIONS += [
+    ("unweighted_ne", function)  # which is in no documentation
+    for function in ("compute_cross_entropy", "compute_ne", "get_unweighted_ne_states")
 ]
 T, N, C = 2, 24, 4
 ETA = 1e-12
@@ -48,17 +53,17 @@ def sums(rng: Rng) -> np.ndarray:
     return eighths(rng, (T,), 1, 40) * (rng.random(T) < 0.8)
 
 
-def sums_of_ne(rng: Rng) -> dict[str, Any]:
-    """Which fit together: without weight there are no labels either."""
+def sums_of_ne(rng: Rng, *, has_weight: bool) -> dict[str, Any]:
+    """Which fit together: without weight, as tasks are at times, there are no labels either."""
     positive, negative, entropy = (eighths(rng, (T,), 1, 40) for _ in range(3))
-    has_weight = rng.random(T) < 0.7
+    weights = (rng.random(T) < 0.7) | has_weight
     by_name = {
         "ce_sum": entropy,
         "weighted_num_samples": positive + negative,
         "pos_labels": positive,
         "neg_labels": negative,
     }
-    return {name: torch.tensor(x * has_weight) for name, x in by_name.items()}
+    return {name: torch.tensor(x * weights) for name, x in by_name.items()}
 
 
 def scores(rng: Rng) -> np.ndarray:
@@ -146,10 +151,11 @@ def arguments_of(name: str, function: str, seed: int, dtype: Any) -> dict[str, A
     rng = np.random.default_rng([seed, len(function)])
     if function in NUMBERS:
         return NUMBERS[function]((rng.integers(0, 20, N) / 4).tolist())
-    parameters = CONTRACT[name]["functions"][function]["params"]
-    arguments = {p["name"]: argument(name, p["name"], rng, dtype) for p in parameters}
-    if name == "ne":
-        arguments |= {k: x for k, x in sums_of_ne(rng).items() if k in arguments}
+    parameters = inspect.signature(getattr(module(OURS, name), function)).parameters
+    arguments = {parameter: argument(name, parameter, rng, dtype) for parameter in parameters}
+    if function == "compute_ne":
+        # Of unweighted NE, the reference drops all tasks if one may have no examples.
+        arguments |= sums_of_ne(rng, has_weight=name == "unweighted_ne")
     return one_list_each(arguments)
 
 

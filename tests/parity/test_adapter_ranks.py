@@ -3,7 +3,9 @@
 All ranks of a world run once, with both packages side by side; the tests read what came of it.
 """
 
+import fcntl
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -140,14 +142,22 @@ def differences(here: Place) -> Results:
 
 @pytest.fixture(scope="module")
 def run_of(tmp_path_factory):
-    """Results by rank of a world, which runs when they are first asked for, and only then."""
-    folder = str(tmp_path_factory.mktemp("ranks"))
+    """Results by rank of a world, which runs when they are first asked for, and only then.
+
+    It runs once, in whichever of pytest's processes asks first; the others wait for it.
+    """
+    of_process = tmp_path_factory.getbasetemp()
+    base = of_process.parent if "PYTEST_XDIST_WORKER" in os.environ else of_process
+    folder = base / "ranks"
+    folder.mkdir(exist_ok=True)
     runs: dict[int, list[Results] | Exception] = {}
 
     def of_world(world: int) -> list[Results]:
         if world not in runs:
             try:
-                runs[world] = adapter_ranks.results_of(world, folder, differences)
+                with (folder / "lock").open("w") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    runs[world] = adapter_ranks.results_of(world, str(folder), differences)
             except Exception as error:
                 runs[world] = error
         results = runs[world]

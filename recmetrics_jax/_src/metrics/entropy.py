@@ -1,7 +1,8 @@
-"""Normalized entropy, in bits."""
+"""Normalized entropy, in bits; of weighted examples, and of examples that count once each."""
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
@@ -15,11 +16,14 @@ from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.options import flag
 from recmetrics_jax._src.terms import (
+    EXAMPLES,
     WEIGHTED_LABELS,
     WEIGHTED_NEGATIVES,
     WEIGHTS,
     Term,
     scores,
+    weighted_labels,
+    weighted_negatives,
 )
 
 X = TypeVar("X")
@@ -172,6 +176,75 @@ def ne(
     return sum_metric(
         ne_terms,
         functools.partial(ne_values, logloss=flag("logloss", logloss)),
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )
+
+
+def unweighted(batch: Batch, statistic: Callable[[Batch], jax.Array]) -> jax.Array:
+    """A statistic of examples of which each has a weight of one."""
+    return statistic(batch._replace(weights=jnp.ones_like(batch.weights)))
+
+
+unweighted_ne_terms = NESums(
+    Term(unweighted, (cross_entropy,), arithmetic=False),
+    EXAMPLES,
+    Term(unweighted, (weighted_labels,)),
+    Term(unweighted, (weighted_negatives,)),
+)
+
+
+def unweighted_ne_values(sums: NESums[jax.Array], *, logloss: bool) -> Values:
+    """As `ne_values`, by the names of their own."""
+    return {f"unweighted_{name}": x for name, x in ne_values(sums, logloss=logloss).items()}
+
+
+@factory
+def unweighted_ne(
+    *,
+    logloss: bool = False,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """Normalized entropy where each example counts once, whatever its weight, even a weight of 0.
+
+    ``unweighted_ne = sum(ce) / (N H(sum(y) / N))``, in the terms of `recmetrics_jax.ne`, over the
+    ``N`` real examples: mask what is not to count. Copies of an example are more examples, so here
+    a weight of 3 is not three of them.
+
+    Source: He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, ADKDD 2014,
+    section 3, where examples have no weights.
+
+    Args:
+        logloss: also give ``unweighted_logloss = sum(ce) / N``, in bits per example.
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
+        undefined: the value where no example, or only one class, has been seen, or where labels
+            beyond 0 and 1 leave no entropy.
+
+    Returns:
+        A `Metric` with ``lifetime_unweighted_ne``, with a window ``window_unweighted_ne``, and with
+        ``logloss`` ``lifetime_unweighted_logloss`` and ``window_unweighted_logloss``, each
+        ``float[T]``.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.unweighted_ne()
+    >>> batch = rm.make_batch([0.25, 0.25, 0.25, 0.25], [0, 0, 0, 1], weights=[0.0, 1.0, 2.0, 9.0])
+    >>> state = metric.update(metric.init(), batch)
+    >>> round(metric.compute(state)["lifetime_unweighted_ne"].item(), 6)
+    1.0
+    """
+    return sum_metric(
+        unweighted_ne_terms,
+        functools.partial(unweighted_ne_values, logloss=flag("logloss", logloss)),
         n_tasks=n_tasks,
         window=window,
         slots=slots,

@@ -1,4 +1,4 @@
-"""Errors of regression: MSE with RMSE, and MAE."""
+"""Errors of regression: MSE with RMSE, MAE, and R squared."""
 
 import math
 from typing import Generic, NamedTuple, TypeVar
@@ -11,11 +11,13 @@ from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.terms import WEIGHTED_LABELS, WEIGHTS, Term, scores
+from recmetrics_jax._src.terms import WEIGHTS, Term, scores
 
 X = TypeVar("X")
 
-CANCELLED = 1e-12
+CANCELLED = 1e-10
+"""The part of the squared labels below which a variance may be nothing but rounding: a window adds
+up at 48 bits, as often as updates share a slot."""
 
 
 class ErrorSums(NamedTuple, Generic[X]):
@@ -46,26 +48,6 @@ def mse_values(sums: ErrorSums[jax.Array] | RSquaredSums[jax.Array]) -> Values:
     """The values of MSE and RMSE."""
     mean = safe_divide(sums.error_sum, sums.weighted_num_samples)
     return {"mse": mean, "rmse": jnp.sqrt(mean)}
-
-
-def squared_label(batch: Batch) -> jax.Array:
-    """``w y^2``."""
-    return batch.weights * jnp.square(batch.labels)
-
-
-r_squared_terms = RSquaredSums(*mse_terms, WEIGHTED_LABELS, Term(squared_label))
-
-
-def r_squared(sums: RSquaredSums[jax.Array], of_constant: float = math.nan) -> jax.Array:
-    """``1 - sum(w (y - p)^2) / sum(w (y - mean)^2)``; ``of_constant`` where labels are constant.
-
-    The denominator is a difference of sums, so where it is below the rounding of these, labels
-    count as constant.
-    """
-    explained = safe_divide(jnp.square(sums.label_sum), sums.weighted_num_samples)
-    total = sums.label_squared_sum - explained
-    is_constant = jnp.abs(total) <= CANCELLED * jnp.abs(sums.label_squared_sum)
-    return 1 - safe_divide(sums.error_sum, jnp.where(is_constant, 0.0, total), 1 - of_constant)
 
 
 @factory
@@ -163,6 +145,78 @@ def mae(
     return sum_metric(
         mae_terms,
         mae_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )
+
+
+def label_moment(batch: Batch, power: int) -> jax.Array:
+    """``w y^power``, in float64: variances are small differences of its sums."""
+    with jax.enable_x64(True):
+        labels, weights = (x.astype(jnp.float64) for x in (batch.labels, batch.weights))
+        return weights * jax.lax.integer_pow(labels, power)
+
+
+r_squared_terms = RSquaredSums(
+    *mse_terms, label_sum=Term(label_moment, (1,)), label_squared_sum=Term(label_moment, (2,))
+)
+
+
+def r_squared_values(
+    sums: RSquaredSums[jax.Array], *, of_constant: float = math.nan, cancelled: float = CANCELLED
+) -> Values:
+    """The value of R squared; ``of_constant`` where labels are constant.
+
+    They count as constant where their variance, a difference of sums, may be but the rounding of
+    these: below ``cancelled`` times the mean of their squares.
+    """
+    explained = safe_divide(jnp.square(sums.label_sum), sums.weighted_num_samples)
+    total = sums.label_squared_sum - explained
+    is_constant = jnp.abs(total) <= cancelled * jnp.abs(sums.label_squared_sum)
+    left = safe_divide(sums.error_sum, jnp.where(is_constant, 0.0, total), 1 - of_constant)
+    return {"r_squared": 1 - left}
+
+
+@factory
+def r_squared(
+    *,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """R squared, the coefficient of determination: the part of the labels' variance explained.
+
+    ``r_squared = 1 - sum(w (y - p)^2) / sum(w (y - mean)^2)``, where ``mean = sum(w y) / sum(w)``.
+    1 is perfect, 0 is as good as always predicting the mean label, and below is worse.
+
+    Source: Wright, Correlation and Causation, Journal of Agricultural Research 20(7), 1921.
+
+    Args:
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
+        undefined: the value where no weight has been seen, or labels are constant: where they
+            deviate from their mean by less than 1e-5 of their root mean square.
+
+    Returns:
+        A `Metric` with ``lifetime_r_squared`` and, with a window, ``window_r_squared``, each
+        ``float[T]``.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.r_squared()
+    >>> state = metric.update(metric.init(), rm.make_batch([1.0, 2.0, 2.0], [1.0, 2.0, 3.0]))
+    >>> metric.compute(state)["lifetime_r_squared"].tolist()
+    [0.5]
+    """
+    return sum_metric(
+        r_squared_terms,
+        r_squared_values,
         n_tasks=n_tasks,
         window=window,
         slots=slots,
