@@ -72,6 +72,10 @@ def in_ranks(work: Callable[..., Any], *args: Any, world: int = 2) -> list[Any]:
 
 def _returning(path: pathlib.Path, work: Callable[..., Any], *args: Any) -> None:
     path.write_bytes(pickle.dumps(work(*args)))
+    if torch is not None and torch.distributed.is_initialized():
+        # A process that ends with threads of its group alive may be aborted.
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def _join(processes: Sequence[Any]) -> None:
