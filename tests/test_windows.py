@@ -10,6 +10,7 @@ import pytest
 from cases import CLASSES, SUMS, SUMS_OF_ORDER, arrays, batch_of, expected, metric_of
 
 import recmetrics_jax as rm
+from recmetrics_jax._src.windows import Window
 
 GROUPS_OF_SUMS = [SUMS, CLASSES, SUMS_OF_ORDER]
 
@@ -278,3 +279,63 @@ def test_a_merged_window_moves_on():
     # The oldest examples that all slots hold go as a whole, 3 beside 5.
     np.testing.assert_allclose(values["sum/window_weighted_avg"], [(8 + 10 + 7) / 5], rtol=1e-6)
     assert values["auc/window_auc"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize("merged", ["merge", "all_merge"])
+def test_merged_windows_are_exact_whatever_updates_each_state_had(merged):
+    """States that began late, tasks that paused or have nothing, rings that turned."""
+    tasks, window, size = 48, 60, 10
+    metric = rm.weighted_avg(n_tasks=tasks, window=window, slots=64)
+    rng = np.random.default_rng(0)
+    steps = (100, 7, 93)
+    p = rng.integers(1, 64, (3, 100, tasks, size)).astype(np.float32)
+    # Of 2 examples or more, so that each update has a slot for itself.
+    counts = rng.integers(2, size + 1, (3, 100, tasks)) * (rng.random((3, 100, tasks)) < 0.7)
+    counts[:, :, 3:5] = 0
+    counts[:, 50:, 6:9] = 0
+    counts[rng.integers(0, 3, 20), :, rng.integers(9, tasks, 20)] = 0
+    mask = np.arange(size) < counts[..., None]
+
+    @jax.jit
+    def run(p, mask, is_run):
+        def step(state, x):
+            batch = rm.make_batch(x[0], x[0], mask=x[1])
+            return jax.lax.cond(x[2], metric.update, lambda s, _: s, state, batch), None
+
+        return jax.lax.scan(step, metric.init(), (p, mask, is_run))[0]
+
+    states = [run(p[i], mask[i], np.arange(100) >= 100 - count) for i, count in enumerate(steps)]
+    if merged == "merge":
+        values = metric.compute(functools.reduce(metric.merge, states))
+    else:
+        merge = jax.vmap(lambda s: rm.all_merge(s, "devices"), axis_name="devices")
+        of_all = merge(jax.tree.map(lambda *x: jnp.stack(x), *states))
+        values = metric.compute(jax.tree.map(lambda x: x[2], of_all))
+    for i, count in enumerate(steps):
+        mask[i, : 100 - count] = False
+    for task in range(tasks):
+        of_task = mask[:, :, task]
+        newest = oracles.newest_updates(of_task.sum(axis=(0, 2)), window)
+        rows = p[:, newest, task][of_task[:, newest]]
+        wanted = rows.mean() if rows.size else np.nan
+        np.testing.assert_allclose(values["window_weighted_avg"][task], wanted, rtol=1e-6)
+
+
+def test_slots_that_are_out_of_order_in_two_states_are_put_in_order():
+    """Between slots of a merged window may be empty ones, where another has what is older."""
+
+    def window(ages, sums):
+        """Of slots of 10 examples each, by place: the updates after each, -1 of an empty one."""
+        is_there = np.array(ages) >= 0
+        examples = jnp.asarray(np.where(is_there, 10, 0), jnp.float32)
+        slots = jnp.stack([jnp.asarray(sums, jnp.float32), examples], axis=1)
+        ring = jnp.stack([slots, jnp.zeros_like(slots)])[:, None]
+        updated = jnp.where(jnp.asarray(is_there), 50 - jnp.asarray(ages), 0)[None]
+        counters = jnp.array([[len(ages) - 1], [50], [30]], jnp.int32)
+        return Window(ring, updated.astype(jnp.int32), ring[:, :, -1], counters)
+
+    a = window([-1, -1, -1, -1, -1, 5, -1, 0], [0, 0, 0, 0, 0, 1, 0, 2])
+    b = window([-1, -1, -1, -1, -1, -1, 6, 0], [0, 0, 0, 0, 0, 0, 4, 8])
+    for merged in (a.merge(b), b.merge(a)):
+        with jax.enable_x64(True):
+            assert merged.read().tolist() == [[1 + 2 + 8, 30]]

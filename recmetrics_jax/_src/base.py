@@ -75,6 +75,25 @@ def newest(batch: Batch, limit: int) -> Batch:
     return masked(batch, count > count[:, -1:] - limit)
 
 
+def tail(batch: Batch, length: int) -> Batch:
+    """The columns of a batch that end with the last real example of each task, ``length`` of them.
+
+    Of a batch of 6 with padding, and ``length`` 3::
+
+        a b c - - -    ->    a b c
+        a - b c d -    ->    b c d
+    """
+    places = jnp.arange(1, batch.mask.shape[1] + 1, dtype=jnp.int32)[None]
+    ends = jnp.max(jnp.where(batch.mask, places, 0), axis=1, keepdims=True)
+    columns = jnp.maximum(ends - length, 0) + jnp.arange(length, dtype=jnp.int32)[None]
+
+    def of(x: jax.Array) -> jax.Array:
+        index = columns.reshape(*columns.shape, *[1] * (x.ndim - 2))
+        return jnp.take_along_axis(x, index, axis=1, mode="promise_in_bounds")
+
+    return jax.tree.map(of, batch)
+
+
 def masked(batch: Batch, mask: jax.Array) -> Batch:
     """A batch without the examples for which a mask, ``bool[T, N]`` or ``bool[N]``, is False."""
     mask = jnp.broadcast_to(mask, batch.mask.shape)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import reduction
 from recmetrics_jax._src.accumulators import Sum
-from recmetrics_jax._src.base import Batch, Values, is_known, make_exportable, newest
+from recmetrics_jax._src.base import Batch, Values, is_known, make_exportable, newest, tail
 from recmetrics_jax._src.checks import way_out_of_tasks
 from recmetrics_jax._src.contents import Contents, Entry
 from recmetrics_jax._src.definitions import Definition, Kept, SampleDefinition, SumDefinition
@@ -204,7 +204,7 @@ class Program(Value):
             if is_known(batch.mask.shape[1]) and batch.mask.shape[1] <= limit:
                 of_window = self._statistics.select(sums, columns.starts)
             else:
-                of_window, _ = self._sums(columns, newest(batch, limit))
+                of_window = self._sums_of_newest(columns, batch, limit)
             with jax.enable_x64(True):
                 pushed.append(window.push(of_window))
         with jax.enable_x64(True):
@@ -214,6 +214,25 @@ class Program(Value):
             histograms=histograms,
             windows=tuple(pushed),
             samples=tuple(samples.push(batch) for samples in state.samples),
+        )
+
+    def _sums_of_newest(self, columns: Columns, batch: Batch, limit: int) -> jax.Array:
+        """The sums of terms over the last ``limit`` real examples of a batch of more."""
+
+        def of_all(last: Batch) -> jax.Array:
+            del last
+            return self._sums(columns, newest(batch, limit))[0]
+
+        if not is_known(batch.mask.shape[1]):
+            return of_all(batch)
+        # Where there is no padding between the last ones, they are all to be added up.
+        last = tail(batch, limit)
+        there, wanted = (jnp.sum(x.mask, axis=1, dtype=jnp.int32) for x in (last, batch))
+        return jax.lax.cond(
+            jnp.all(there == jnp.minimum(wanted, limit)),
+            lambda last: self._sums(columns, last)[0],
+            of_all,
+            last,
         )
 
     def _sums(self, columns: Columns, batch: Batch) -> tuple[jax.Array, jax.Array]:

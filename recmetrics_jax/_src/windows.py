@@ -70,9 +70,7 @@ class Window(NamedTuple):
     """``float[2, T, K]``: what is in the open slot. XLA would copy a ring that is read before it is
     written."""
     counters: jax.Array
-    """``int32[2, T]``: which slot is open, and how many updates there were."""
-    limit: jax.Array
-    """``int32[]``: ``W``, the examples in the window."""
+    """``int32[3, T]``: which slot is open, how many updates there were, and ``W``."""
 
     @classmethod
     def empty(cls, n_tasks: int, size: int, slots: int, limit: int) -> "Window":
@@ -81,28 +79,27 @@ class Window(NamedTuple):
             jnp.zeros((2, n_tasks, slots, size)),
             jnp.zeros((n_tasks, slots), jnp.int32),
             jnp.zeros((2, n_tasks, size)),
-            jnp.zeros((2, n_tasks), jnp.int32),
-            jnp.array(limit, jnp.int32),
+            jnp.zeros((3, n_tasks), jnp.int32).at[2].set(limit),
         )
 
     @property
     def _most_shared(self) -> jax.Array:
-        """How many examples a slot may hold that updates share, ``float64[]``; in an x64 scope."""
-        return 2 * self.limit.astype(jnp.float64) / self.ring.shape[2]
+        """How many examples a slot may hold that updates share, ``float64[T]``; in an x64 scope."""
+        return 2 * self.counters[2].astype(jnp.float64) / self.ring.shape[2]
 
     def push(self, statistics: jax.Array) -> "Window":
         """With one more update, ``float64[T, K]``, of at most ``W`` examples; in an x64 scope."""
         held = numerics.join(self.newest)
         closes = (held[:, -1] > 0) & (held[:, -1] + statistics[:, -1] > self._most_shared)
         newest = statistics + jnp.where(closes[:, None], jnp.zeros_like(held), held)
-        cursor, updates = self.counters
+        cursor, updates, limit = self.counters
         cursor = (cursor + closes.astype(jnp.int32)) % self.ring.shape[2]
         newest = numerics.split(newest, self.ring.dtype, 2)
         # Behind a barrier, as sums are, since the next push adds to them.
         newest, counters = jax.lax.optimization_barrier(
-            (newest, jnp.stack([cursor, updates + jnp.int32(1)]))
+            (newest, jnp.stack([cursor, updates + jnp.int32(1), limit]))
         )
-        cursor, updates = counters
+        cursor, updates, _ = counters
         tasks = jnp.arange(cursor.size)
         return self._replace(
             ring=self.ring.at[:, tasks, cursor].set(newest),
@@ -122,7 +119,7 @@ class Window(NamedTuple):
         ) % self.ring.shape[2]
         examples = jnp.take_along_axis(numerics.join(self.ring[..., -1]), age, axis=1)
         until = segments.cumsum(examples)
-        is_in = until <= self.limit.astype(jnp.float64)
+        is_in = until <= self.counters[2].astype(jnp.float64)[:, None]
         is_lost = jnp.any((until == examples) & ~is_in, axis=1)
         counts = jnp.take_along_axis(is_in, age, axis=1)
         high, low = jnp.where(counts[..., None], self.ring, jnp.zeros_like(self.ring))
@@ -147,29 +144,29 @@ class Window(NamedTuple):
         """Both windows together, aligned by age in updates: newest with newest."""
         a, b = self._from_oldest(), other._from_oldest()
         is_aligned = _is_aligned(jnp.maximum(_extremes(a.ages), _extremes(b.ages)))
-        a, b = jax.lax.cond(is_aligned, _as_they_are, _realigned, a, b, self.limit)
+        a, b = jax.lax.cond(is_aligned, _as_they_are, _realigned, a, b, self.counters[2])
         merged = Slots(numerics.add(a.ring, b.ring), jnp.minimum(a.ages, b.ages))
-        return self._of(merged, jnp.maximum(self.counters[1], other.counters[1]))
+        return self._of(merged, jnp.maximum(self.counters[1:], other.counters[1:]))
 
     def all_merge(self, axis_name: numerics.AxisName) -> "Window":
         """The windows of all devices together, aligned by age as in `merge`."""
         here = self._from_oldest()
         is_aligned = _is_aligned(jax.lax.pmax(_extremes(here.ages), axis_name))
-        here = jax.lax.cond(is_aligned, _as_it_is, _realigned_over(axis_name), here, self.limit)
+        realigned = _realigned_over(axis_name)
+        here = jax.lax.cond(is_aligned, _as_it_is, realigned, here, self.counters[2])
         ring = numerics.all_add(here.ring, axis_name)
         ages = -jax.lax.pmax(-here.ages, axis_name)
-        updates, limit = jax.lax.pmax((self.counters[1], self.limit), axis_name)
-        return self._replace(limit=limit)._of(Slots(ring, ages), updates)
+        return self._of(Slots(ring, ages), jax.lax.pmax(self.counters[1:], axis_name))
 
-    def _of(self, slots: Slots, updates: jax.Array) -> "Window":
-        """The window of slots in order, the open one last, after ``int32[T]`` updates."""
+    def _of(self, slots: Slots, counters: jax.Array) -> "Window":
+        """The window of slots in order, the open one last, with the counters after the first."""
         last = slots.ages.shape[1] - 1
-        updated = updates[:, None] - slots.ages
+        updated = counters[0][:, None] - slots.ages
         return self._replace(
             ring=slots.ring,
             updated=jnp.where(slots.ages == NEVER, jnp.zeros_like(updated), updated),
             newest=slots.ring[:, :, last],
-            counters=jnp.stack([jnp.full_like(updates, last), updates]),
+            counters=jnp.concatenate([jnp.full_like(counters[:1], last), counters]),
         )
 
 
@@ -192,10 +189,12 @@ def _rotate_back(carry: tuple[Slots, jax.Array]) -> tuple[Slots, jax.Array]:
 def _extremes(ages: jax.Array) -> jax.Array:
     """The ages of slots, and their negatives, ``int32[2, T, S]``, to be maximized over states.
 
-    A task without examples has no say.
+    Slots without examples have no say, if they come before all others. Between others they say that
+    they are empty, since what is there in another state may be out of order.
     """
-    is_empty = jnp.all(ages == NEVER, axis=1, keepdims=True)
-    return jnp.stack([jnp.where(is_empty, jnp.full_like(ages, -1), ages), -ages])
+    is_empty = ages == NEVER
+    has_gap = jnp.any(~is_empty[:, :-1] & is_empty[:, 1:], axis=1, keepdims=True)
+    return jnp.stack([jnp.where(is_empty & ~has_gap, jnp.full_like(ages, -1), ages), -ages])
 
 
 def _is_aligned(extremes: jax.Array) -> jax.Array:
@@ -250,7 +249,7 @@ def _targets(ages: jax.Array, examples: jax.Array, limit: jax.Array, slots: int)
     Args:
         ages: ``int32[T, D * S]``.
         examples: ``float[T, D * S]``.
-        limit: ``int32[]``, ``W``.
+        limit: ``int32[T]``, ``W``.
         slots: ``S``.
 
     Returns:
@@ -264,7 +263,7 @@ def _targets(ages: jax.Array, examples: jax.Array, limit: jax.Array, slots: int)
         until = segments.cumsum(examples)
         before = segments.take(until - examples, segments.first_rows(is_first))
         until = segments.take(until, segments.last_rows(is_first))
-        cell_size = 2 * limit.astype(jnp.float64) / slots
+        cell_size = 2 * limit.astype(jnp.float64)[:, None] / slots
         cell = jnp.floor(before / cell_size)
         is_alone = jnp.ceil(until / cell_size) - 1 > cell
         place = jnp.minimum(2 * cell + is_alone.astype(jnp.float64), slots).astype(jnp.int32)
