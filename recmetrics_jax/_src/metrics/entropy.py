@@ -50,30 +50,32 @@ def weighted_cross_entropy(
     it is not 0. At labels of 0 and 1 it is `_cross_entropy_of_classes`, to the last bit.
     """
     p = jnp.clip(predictions, 0.0, 1.0)
+    q = 1 - p
     low, high = math.log(eta), math.log1p(-eta)
     log_p = jnp.clip(jnp.log(p), low, high)
-    log_q = jnp.clip(_log_likelihood(labels == 1, p), low, high)
+    log_q = jnp.clip(jnp.log(q) - _dropped(p, q), low, high)
     nats = weights * (labels * log_p + (1 - labels) * log_q)
     return nats * (-1 / math.log(2))
 
 
-def _log_likelihood(is_positive: jax.Array, p: jax.Array) -> jax.Array:
-    """``log(p)`` where it is positive, ``log(1 - p)`` elsewhere.
+def _dropped(p: jax.Array, q: jax.Array) -> jax.Array:
+    """What ``q = 1 - p`` drops of a small p, to be put back into its logarithm.
 
-    What ``1 - p`` drops of a small p is put back; to the first order, since it is below the last
-    digit kept.
+    To the first order, since it is below the last digit kept. (Of ``(q - 1) + p`` XLA would make
+    nothing.)
     """
-    likelihood = jnp.where(is_positive, p, 1 - p)
-    # XLA would make nothing of ((1 - p) - 1) + p; of this it cannot.
-    dropped = jnp.where(is_positive, jnp.zeros_like(p), (likelihood - 1) + p)
-    return jnp.log(likelihood) - dropped
+    return p - (1 - q)
 
 
 def _cross_entropy_of_classes(
     labels: jax.Array, predictions: jax.Array, weights: jax.Array, eta: float
 ) -> jax.Array:
     """As `weighted_cross_entropy`, of labels that are 0 or 1: one logarithm in place of two."""
-    log = _log_likelihood(labels == 1, jnp.clip(predictions, 0.0, 1.0))
+    p = jnp.clip(predictions, 0.0, 1.0)
+    is_positive = labels == 1
+    likelihood = jnp.where(is_positive, p, 1 - p)
+    dropped = jnp.where(is_positive, jnp.zeros_like(p), _dropped(p, likelihood))
+    log = jnp.log(likelihood) - dropped
     nats = weights * jnp.clip(log, math.log(eta), math.log1p(-eta))
     return nats * (-1 / math.log(2))
 
