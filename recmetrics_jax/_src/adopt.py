@@ -70,7 +70,7 @@ def adopt(metric: Metric, state: Any) -> Adopted:
     rows = np.array(jax.device_get(old.contents))
     mark, rows[0, MARK] = rows[0, MARK], 0
     check_head("state", rows)
-    contents, fresh = engine.program.contents, engine.program.init()
+    contents, fresh = engine.program.layout.contents, engine.program.init()
     _check_arrays(old, fresh, rows, engine.program.n_tasks)
     was, now = held(rows), held(contents.rows)
     accumulators = [

@@ -75,6 +75,13 @@ def newest(batch: Batch, limit: int) -> Batch:
     return masked(batch, count > count[:, -1:] - limit)
 
 
+def is_finite(predictions: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """Which examples have no NaN and no infinity, ``bool[T, N]``."""
+    scores = jnp.isfinite(predictions)
+    scores = scores if scores.ndim == 2 else jnp.all(scores, axis=-1)
+    return scores & jnp.isfinite(labels) & jnp.isfinite(weights)
+
+
 def tail(batch: Batch, length: int) -> Batch:
     """The columns of a batch that end with the last real example of each task, ``length`` of them.
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import errors
 
-from recmetrics_jax._src.base import Batch
+from recmetrics_jax._src.base import Batch, is_finite
 from recmetrics_jax._src.checks import (
     ArrayOrList,
     check_keys,
@@ -122,10 +122,7 @@ def _assembled(
     predictions, labels, weights = (
         jax.lax.stop_gradient(x.astype(float)) for x in (predictions, labels, weights)
     )
-    finite = jnp.isfinite(predictions)
-    if predictions.ndim == 3:
-        finite = jnp.all(finite, axis=-1)
-    finite = finite & jnp.isfinite(labels) & jnp.isfinite(weights)
+    finite = is_finite(predictions, labels, weights)
     nonfinite = mask & ~finite
     if mask_nonfinite:
         mask = mask & finite

@@ -80,7 +80,9 @@ compiled = Interned(Compiled, recent=RECENT)
 
 def known_contents() -> Iterator[Contents]:
     """What the states of metrics hold that are alive, or were made of late."""
-    return (program.contents for (program,) in compiled.known() if isinstance(program, Program))
+    return (
+        program.layout.contents for (program,) in compiled.known() if isinstance(program, Program)
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,7 +156,7 @@ class Engine(Value):
             return own
         rows = np.array(jax.device_get(own.contents))
         mark, rows.flat[MARK] = rows.flat[MARK], 0
-        self.program.contents.check(name, rows, known_contents())
+        self.program.layout.contents.check(name, rows, known_contents())
         if mark == COUNTED_TWICE:
             raise ValueError(
                 f"{name}: expected a state that counts each example once, got one of which copies, "

@@ -9,8 +9,7 @@ starts from nothing, whatever was there. It is a value, as definitions are;
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,16 +19,14 @@ from recmetrics_jax._src import reduction
 from recmetrics_jax._src.accumulators import Sum
 from recmetrics_jax._src.base import Batch, Values, is_known, make_exportable, newest, tail
 from recmetrics_jax._src.checks import way_out_of_tasks
-from recmetrics_jax._src.contents import Contents, Entry
-from recmetrics_jax._src.definitions import Definition, Kept, SampleDefinition, SumDefinition
-from recmetrics_jax._src.fingerprints import word_of
+from recmetrics_jax._src.definitions import Definition, SampleDefinition, SumDefinition
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.identity import Value
-from recmetrics_jax._src.layout import Columns, Group, GroupedColumns, packed
+from recmetrics_jax._src.layout import Columns, StateLayout
 from recmetrics_jax._src.samples import Rows, Samples
 from recmetrics_jax._src.sharding import spec_of, with_automatic_axes
 from recmetrics_jax._src.state import MetricState
-from recmetrics_jax._src.terms import BAD_EXAMPLES, EXAMPLES, BinnedTerm, Term
+from recmetrics_jax._src.terms import BAD_EXAMPLES, BinnedTerm, Term
 from recmetrics_jax._src.windows import Window
 
 
@@ -67,6 +64,12 @@ class Program(Value):
             m.definition for m in self.members if isinstance(m.definition, SampleDefinition)
         )
 
+    @functools.cached_property
+    def layout(self) -> StateLayout:
+        """What states hold, and where."""
+        kept = (definition.kept for definition in self.samples)
+        return StateLayout(self.n_tasks, [(of.group, of.window) for of in self.sums], kept)
+
     @property
     def per_batch_prefixes(self) -> tuple[str, ...]:
         """What the names of values begin with that depend on how examples are batched."""
@@ -80,14 +83,14 @@ class Program(Value):
     @property
     def window_sizes(self) -> tuple[int, ...]:
         """The examples in each distinct window."""
-        of_samples = (kept.window for kept in self._samples)
-        return tuple(dict.fromkeys((*(window for window, _ in self._windows), *of_samples)))
+        of_samples = (kept.window for kept in self.layout.samples)
+        return tuple(dict.fromkeys((*(window for window, _ in self.layout.windows), *of_samples)))
 
     @functools.cached_property
     def keys(self) -> tuple[str, ...]:
         """The names of all keys that an update needs."""
         of_terms = (key for term in self._terms for key in term.keys)
-        of_samples = (key for kept in self._samples for key in kept.keys)
+        of_samples = (key for kept in self.layout.samples for key in kept.keys)
         return tuple(dict.fromkeys((*of_terms, *of_samples)))
 
     @functools.cached_property
@@ -96,64 +99,10 @@ class Program(Value):
         return tuple(dict.fromkeys(t for of_sums in self.sums for t in of_sums.distinct_terms()))
 
     @functools.cached_property
-    def _groups(self) -> tuple[Group, ...]:
-        """The terms of each metric of sums, in the order in which states have them."""
-        groups = {(EXAMPLES,), *(definition.group for definition in self.sums)}
-        return tuple(sorted(groups, key=lambda group: [term.text for term in group]))
-
-    @functools.cached_property
-    def _histograms(self) -> tuple[tuple[Group, BinnedTerm], ...]:
-        """The terms whose lifetime sums are histograms."""
-        return tuple((g, t) for g in self._groups for t in g if isinstance(t, BinnedTerm))
-
-    @functools.cached_property
-    def _lifetime(self) -> GroupedColumns:
-        """The columns of the lifetime sums."""
-        return GroupedColumns(self._groups)
-
-    @functools.cached_property
-    def _windows(self) -> dict[tuple[int, int], Columns]:
-        """The columns of each distinct window."""
-        terms: dict[tuple[int, int], list[Term]] = {}
-        for definition in self.sums:
-            if definition.window is not None:
-                terms.setdefault(definition.window, []).extend(definition.group)
-        return {
-            window: Columns(sorted(terms[window], key=lambda term: term.text))
-            for window in sorted(terms)
-        }
-
-    @functools.cached_property
     def _statistics(self) -> Columns:
         """The columns of what an update is reduced to, for the lifetime and for windows."""
-        of_windows = {term for columns in self._windows.values() for term in columns.starts}
+        of_windows = {term for columns in self.layout.windows.values() for term in columns.starts}
         return Columns(t for t in self._terms if t in of_windows or not isinstance(t, BinnedTerm))
-
-    @functools.cached_property
-    def _samples(self) -> tuple[Kept, ...]:
-        """What is kept in each distinct window of examples."""
-        return tuple(sorted({definition.kept for definition in self.samples}, key=_in_words))
-
-    @functools.cached_property
-    def contents(self) -> Contents:
-        """What states hold."""
-        entries: list[Entry] = []
-        for group in self._groups:
-            if packed(group):
-                entries.append(Entry.of("lifetime", 0, packed(group), beside=_text(group)))
-        of = itertools.count(1)
-        for group, term in self._histograms:
-            entries.append(Entry.of("lifetime", next(of), (term,), beside=_text(group)))
-        for (limit, slots), columns in self._windows.items():
-            place, number = f"window of {limit:,} examples in {slots:,} slots", next(of)
-            entries += (Entry.of(place, number, (term,)) for term in columns.starts)
-        for kept in self._samples:
-            words = (word_of("examples"), word_of(_in_words(kept)), kept.window)
-            keys = f" with {', '.join(kept.keys)}" if kept.keys else ""
-            shared = f", shared by {kept.shards:,}" if kept.shards > 1 else ""
-            place = f"window of {kept.window:,} examples{shared}"
-            entries.append(Entry(place, f"examples{keys}", (next(of), *words)))
-        return Contents(self.n_tasks, entries)
 
     @functools.cached_property
     def _template(self) -> MetricState:
@@ -161,24 +110,7 @@ class Program(Value):
 
     def init(self) -> MetricState:
         """The state before any example."""
-        return self._empty([kept.share for kept in self._samples])
-
-    def _empty(self, capacities: Sequence[int]) -> MetricState:
-        """The state before any example, with windows of examples of these capacities."""
-        return MetricState(
-            Sum.empty(self.n_tasks, self._lifetime.size),
-            tuple(Histogram.empty(self.n_tasks, term.size) for _, term in self._histograms),
-            tuple(
-                Window.empty(self.n_tasks, columns.size, slots, limit)
-                for (limit, slots), columns in self._windows.items()
-            ),
-            tuple(
-                Samples.empty(self.n_tasks, capacity, kept.window, kept.classes, kept.keys)
-                for capacity, kept in zip(capacities, self._samples, strict=True)
-            ),
-            jnp.asarray(self.contents.rows),
-            {},
-        )
+        return self.layout.empty([kept.share for kept in self.layout.samples])
 
     def update(self, state: MetricState, batch: Batch) -> MetricState:
         """The state after one more batch."""
@@ -194,12 +126,14 @@ class Program(Value):
             histogram.add(index, jnp.where(has_bad, jnp.nan, weights))
             for histogram, (index, weights) in zip(
                 state.histograms,
-                (term.scatter(batch) for _, term in self._histograms),
+                (term.scatter(batch) for _, term in self.layout.histograms),
                 strict=True,
             )
         )
         pushed = []
-        for window, ((limit, _), columns) in zip(state.windows, self._windows.items(), strict=True):
+        for window, ((limit, _), columns) in zip(
+            state.windows, self.layout.windows.items(), strict=True
+        ):
             # Of a number of examples that is not known, as `jax.export` may leave it, too.
             if is_known(batch.mask.shape[1]) and batch.mask.shape[1] <= limit:
                 of_window = self._statistics.select(sums, columns.starts)
@@ -208,7 +142,7 @@ class Program(Value):
             with jax.enable_x64(True):
                 pushed.append(window.push(of_window))
         with jax.enable_x64(True):
-            lifetime = state.lifetime.add(self._statistics.select(sums, self._lifetime.terms))
+            lifetime = state.lifetime.add(self._statistics.select(sums, self.layout.lifetime.terms))
         return state._replace(
             lifetime=lifetime,
             histograms=histograms,
@@ -266,49 +200,23 @@ class Program(Value):
         values: Values = {}
         dtype = state.lifetime.parts.dtype
         with jax.enable_x64(True):
-            lifetime = state.lifetime.read()
-            histograms: dict[tuple[Group, Term], jax.Array] = {
-                group_and_term: histogram.read()
-                for group_and_term, histogram in zip(
-                    self._histograms, state.histograms, strict=True
-                )
-            }
-            windows = {
-                key: columns.sums(window.read())
-                for (key, columns), window in zip(self._windows.items(), state.windows, strict=True)
-            }
+            lifetime = self.layout.lifetime_sums(state)
+            windows = self.layout.window_sums(state)
             for prefix, definition in self.members:
                 if isinstance(definition, SumDefinition):
-                    sums = self._lifetime_sums(definition.group, lifetime, histograms)
-                    _put(
-                        values,
-                        f"{prefix}lifetime_",
-                        definition.evaluate(definition.of_terms(sums)),
-                        dtype,
-                    )
+                    sums = {"lifetime_": lifetime[definition.group]}
                     if definition.window is not None:
-                        of_window = definition.evaluate(
-                            definition.of_terms(windows[definition.window])
-                        )
-                        _put(values, f"{prefix}window_", of_window, dtype)
+                        sums["window_"] = windows[definition.window]
+                    for scope, by_term in sums.items():
+                        of_scope = definition.evaluate(definition.of_terms(by_term))
+                        _put(values, f"{prefix}{scope}", of_scope, dtype)
                 elif isinstance(definition, SampleDefinition):
-                    rows = state.samples[self._samples.index(definition.kept)].batch
+                    rows = state.samples[self.layout.samples.index(definition.kept)].batch
                     _put(values, f"{prefix}window_", definition.evaluate(rows), dtype)
-        is_known = state.holds(self.contents.rows)
+        is_known = state.holds(self.layout.contents.rows)
         return {
             name: jnp.where(is_known, x, jnp.full_like(x, jnp.nan)) for name, x in values.items()
         }
-
-    def _lifetime_sums(
-        self,
-        group: Group,
-        lifetime: jax.Array,
-        histograms: Mapping[tuple[Group, Term], jax.Array],
-    ) -> dict[Term, jax.Array]:
-        """The lifetime sums of a group of terms, ``float64[T, *shape]`` each."""
-        sums = self._lifetime.sums(lifetime, group)
-        of_bins = {t: histograms[group, t] for t in group if isinstance(t, BinnedTerm)}
-        return sums | {t: x.reshape(-1, *t.shape) for t, x in of_bins.items()}
 
     def _checked(self, name: str, state: Any) -> MetricState:
         """The state, with arrays restored by a checkpoint library as NumPy made JAX's.
@@ -325,9 +233,9 @@ class Program(Value):
         # States that share a window have more of it the more of them were merged.
         capacities = [
             min(max(samples.capacity, kept.share), kept.window)
-            for samples, kept in zip(state.samples, self._samples, strict=True)
+            for samples, kept in zip(state.samples, self.layout.samples, strict=True)
         ]
-        template = jax.eval_shape(lambda: self._empty(capacities))
+        template = jax.eval_shape(lambda: self.layout.empty(capacities))
         for field in ("lifetime", "histograms", "windows", "samples", "contents"):
             shapes = [
                 [jnp.shape(leaf) for leaf in jax.tree.leaves(getattr(tree, field))]
@@ -360,22 +268,13 @@ class Program(Value):
                     f"keys={{{key!r}: ...}}), "
                     f"got only {sorted(batch.keys)}"
                 )
-        for kept in self._samples:
+        for kept in self.layout.samples:
             expected = () if kept.classes is None else (kept.classes,)
             if batch.predictions.shape[2:] != expected:
                 raise ValueError(
                     f"predictions: expected shape {(*batch.mask.shape, *expected)}, "
                     f"got {batch.predictions.shape}"
                 )
-
-
-def _text(group: Group) -> str:
-    """What the terms of a group are, the same in every process."""
-    return " ".join(term.text for term in group)
-
-
-def _in_words(kept: Kept) -> str:
-    return repr(tuple(kept))
 
 
 def _put(values: Values, prefix: str, new: Values, dtype: Any) -> None:

@@ -16,7 +16,7 @@ from flax import serialization
 from jax import export
 
 from recmetrics_jax._src import numerics, segments
-from recmetrics_jax._src.base import Batch
+from recmetrics_jax._src.base import Batch, is_finite
 from recmetrics_jax._src.windows import NEVER
 
 
@@ -112,10 +112,8 @@ class Samples(NamedTuple):
         """The examples, in no particular order."""
         rows = self.rows
         mask = rows.updated != 0
-        finite = jnp.isfinite(rows.labels) & jnp.isfinite(rows.weights)
-        scores = jnp.isfinite(rows.predictions)
-        finite = finite & (scores if scores.ndim == 2 else jnp.all(scores, axis=-1))
-        return Batch(rows.predictions, rows.labels, rows.weights, mask, mask & ~finite, rows.keys)
+        nonfinite = mask & ~is_finite(rows.predictions, rows.labels, rows.weights)
+        return Batch(rows.predictions, rows.labels, rows.weights, mask, nonfinite, rows.keys)
 
     def push(self, batch: Batch) -> "Samples":
         """With the real examples of a batch; of more than fit, the last ones."""
