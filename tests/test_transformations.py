@@ -57,7 +57,7 @@ def test_collection_shares_statistics_by_declared_identity():
     # them, since it may come later than others; one ring for all.
     assert state.lifetime.parts.shape == (3, 1, 21)
     assert [window.ring.shape for window in state.windows] == [(2, 1, 1024, 12)]
-    assert len(jax.tree.leaves(state)) == 7
+    assert len(jax.tree.leaves(state)) == 6
 
 
 def test_collection_tells_apart_what_is_declared_apart():
