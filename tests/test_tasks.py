@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from cases import CLASSES, GROUPED, arrays, batch_of, metric_of
+from cases import CLASSES, GROUPED, SUMS, arrays, batch_of, metric_of
 
 pytestmark = pytest.mark.numerics
 
@@ -45,8 +45,9 @@ def of_first_task(case, stream, tasks):
     return numbers | {name: np.asarray(x)[0] for name, x in metric.compute(state).items()}
 
 
-@pytest.mark.parametrize("examples", [100, 6000])
-@pytest.mark.parametrize("case", GROUPED, ids=str)
+@pytest.mark.parametrize(
+    ("case", "examples"), [(SUMS, 100), *((case, 6000) for case in GROUPED)], ids=str
+)
 def test_a_task_is_the_same_whatever_the_others_hold_and_alone(case, examples):
     stream, others = streams(case, examples)
     wanted = of_first_task(case, stream, 2)
