@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.accumulators import all_merge
-from recmetrics_jax._src.base import Batch, State, Values
+from recmetrics_jax._src.base import Batch, State, Values, along
 from recmetrics_jax._src.batch import assemble
 from recmetrics_jax._src.describe import describe
 from recmetrics_jax._src.metric import Metric
@@ -123,10 +123,10 @@ def _tasks(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
     expected = _values(metric, _run(metric, batches))
     for task in range(batches[0].mask.shape[0]):
         # All other tasks get other examples: those of their first batch, again and again.
-        is_kept = np.arange(batches[0].mask.shape[0]) == task
+        is_kept = jnp.arange(batches[0].mask.shape[0]) == task
         mixed = [
             jax.tree.map(
-                lambda x, y, kept=is_kept: jnp.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, y),
+                lambda x, y, kept=is_kept: jnp.where(along(kept, x), x, y),
                 batch,
                 batches[0],
             )

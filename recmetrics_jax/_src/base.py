@@ -69,6 +69,11 @@ def make_exportable(*types: type[Any]) -> None:
         )
 
 
+def along(leading: jax.Array, x: jax.Array) -> jax.Array:
+    """An array of the first axes of ``x``, in the rank of ``x``: to choose from it, or to index."""
+    return leading.reshape(*leading.shape, *[1] * (x.ndim - leading.ndim))
+
+
 def newest(batch: Batch, limit: int) -> Batch:
     """A batch with all but its last ``limit`` real examples masked."""
     count = jnp.cumsum(batch.mask, axis=1, dtype=jnp.int32)
@@ -95,8 +100,7 @@ def tail(batch: Batch, length: int) -> Batch:
     columns = jnp.maximum(ends - length, 0) + jnp.arange(length, dtype=jnp.int32)[None]
 
     def of(x: jax.Array) -> jax.Array:
-        index = columns.reshape(*columns.shape, *[1] * (x.ndim - 2))
-        return jnp.take_along_axis(x, index, axis=1, mode="promise_in_bounds")
+        return jnp.take_along_axis(x, along(columns, x), axis=1, mode="promise_in_bounds")
 
     return jax.tree.map(of, batch)
 
@@ -106,6 +110,7 @@ def masked(batch: Batch, mask: jax.Array) -> Batch:
     mask = jnp.broadcast_to(mask, batch.mask.shape)
 
     def keep(x: jax.Array) -> jax.Array:
-        return jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, jnp.zeros_like(x))
+        # By selection: a product with zero would keep NaN.
+        return jnp.where(along(mask, x), x, jnp.zeros_like(x))
 
     return jax.tree.map(keep, batch)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import errors
 
-from recmetrics_jax._src.base import Batch, is_finite
+from recmetrics_jax._src.base import Batch, is_finite, masked
 from recmetrics_jax._src.checks import (
     ArrayOrList,
     check_keys,
@@ -126,20 +126,8 @@ def _assembled(
     nonfinite = mask & ~finite
     if mask_nonfinite:
         mask = mask & finite
-
-    def keep(x: jax.Array) -> jax.Array:
-        # By selection: a product with zero would keep NaN.
-        selector = mask if x.ndim == 2 else mask[..., None]
-        return jnp.where(selector, x, jnp.zeros_like(x))
-
-    return Batch(
-        keep(predictions),
-        keep(labels),
-        keep(weights),
-        mask,
-        nonfinite,
-        jax.tree.map(keep, keys),
-    )
+    batch = masked(Batch(predictions, labels, weights, mask, nonfinite, keys), mask)
+    return batch._replace(nonfinite=nonfinite)  # Counted also where it is left out.
 
 
 def _to_array(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> jax.Array:

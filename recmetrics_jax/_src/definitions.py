@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.base import Batch, Values, along
 from recmetrics_jax._src.identity import Formula, Value, typed
 from recmetrics_jax._src.terms import Term
 
@@ -51,7 +51,7 @@ class Definition(Value):
         for name, value in values.items():
             undefined = self._undefined_of(name)
             if not math.isnan(undefined):
-                is_undefined = jnp.isnan(value) & ~_along(value, has_bad)
+                is_undefined = jnp.isnan(value) & ~along(has_bad, value)
                 filled[name] = jnp.where(is_undefined, undefined, value)
         return filled
 
@@ -78,11 +78,6 @@ def _checked_value(name: Any, value: Any, n_tasks: int) -> jax.Array:
         f"values[{name!r}]: expected a float array of shape [{n_tasks}] or [{n_tasks}, ...], a "
         f"number or more for each task (n_tasks), got {got}{hint}"
     )
-
-
-def _along(value: jax.Array, of_tasks: jax.Array) -> jax.Array:
-    """``[T]`` in the rank of a value ``[T, ...]``."""
-    return of_tasks.reshape(-1, *[1] * (value.ndim - 1))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,6 +151,6 @@ class SampleDefinition(Definition):
         has_bad = jnp.any(rows.nonfinite & rows.mask, axis=1)
         values = self.named(rows, len(has_bad))
         return {
-            name: jnp.where(_along(value, has_bad), jnp.nan, value)
+            name: jnp.where(along(has_bad, value), jnp.nan, value)
             for name, value in self.filled(values, has_bad).items()
         }

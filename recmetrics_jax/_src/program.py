@@ -153,20 +153,18 @@ class Program(Value):
     def _sums_of_newest(self, columns: Columns, batch: Batch, limit: int) -> jax.Array:
         """The sums of terms over the last ``limit`` real examples of a batch of more."""
 
-        def of_all(last: Batch) -> jax.Array:
-            del last
+        def of_all() -> jax.Array:
             return self._sums(columns, newest(batch, limit))[0]
 
         if not is_known(batch.mask.shape[1]):
-            return of_all(batch)
+            return of_all()
         # Where there is no padding between the last ones, they are all to be added up.
         last = tail(batch, limit)
         there, wanted = (jnp.sum(x.mask, axis=1, dtype=jnp.int32) for x in (last, batch))
         return jax.lax.cond(
             jnp.all(there == jnp.minimum(wanted, limit)),
-            lambda last: self._sums(columns, last)[0],
+            lambda: self._sums(columns, last)[0],
             of_all,
-            last,
         )
 
     def _sums(self, columns: Columns, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -247,10 +245,8 @@ class Program(Value):
                 )
         return jax.tree.map(jnp.asarray, state)
 
-    def _check_batch(self, state: MetricState, batch: Any) -> None:
+    def _check_batch(self, state: MetricState, batch: Batch) -> None:
         """Raises ValueError if a batch does not fit this program."""
-        if not isinstance(batch, Batch):
-            raise ValueError(f"batch: expected a Batch from make_batch, got {type(batch).__name__}")
         if self.members and batch.mask.shape[0] != self.n_tasks:
             raise ValueError(
                 f"batch: expected {self.n_tasks} tasks (n_tasks), got {batch.mask.shape[0]}"

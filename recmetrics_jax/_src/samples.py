@@ -16,7 +16,7 @@ from flax import serialization
 from jax import export
 
 from recmetrics_jax._src import numerics, segments
-from recmetrics_jax._src.base import Batch, is_finite
+from recmetrics_jax._src.base import Batch, along, is_finite
 from recmetrics_jax._src.windows import NEVER
 
 
@@ -39,9 +39,8 @@ class Rows(NamedTuple):
         """Those at ``int32[T, M]`` rows, zeros where ``bool[T, M]`` is False."""
 
         def of(x: jax.Array) -> jax.Array:
-            index, there = (i.reshape(*i.shape, *[1] * (x.ndim - 2)) for i in (rows, is_there))
-            taken = jnp.take_along_axis(x, index, axis=1)
-            return jnp.where(there, taken, jnp.zeros_like(taken))
+            taken = jnp.take_along_axis(x, along(rows, x), axis=1)
+            return jnp.where(along(is_there, x), taken, jnp.zeros_like(taken))
 
         return jax.tree.map(of, self)
 
