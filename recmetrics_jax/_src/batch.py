@@ -155,7 +155,7 @@ def _key_words(name: str, x: ArrayOrList, shape: tuple[int, int]) -> jax.Array:
     name = f"keys[{name!r}]"
     if isinstance(x, jax.Array):
         keys = _to_array(name, x, np.integer)
-        words = _words(keys)
+        words = halves(keys)
     else:
         host = to_host(name, x, np.integer)
         keys = host.astype(np.uint64 if host.dtype.kind == "u" else np.int64).view(np.int64)
@@ -165,7 +165,8 @@ def _key_words(name: str, x: ArrayOrList, shape: tuple[int, int]) -> jax.Array:
 
 
 @jax.jit
-def _words(keys: jax.Array) -> jax.Array:
+def halves(keys: jax.Array) -> jax.Array:
+    """The upper and the lower half of 64 bits of integers ``[...]``, ``int32[..., 2]``."""
     upper = keys >> 32 if keys.dtype.itemsize == 8 else jnp.where(keys < 0, -1, 0)
     return jnp.stack([upper.astype(jnp.int32), keys.astype(jnp.int32)], axis=-1)
 

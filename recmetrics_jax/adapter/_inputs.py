@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.base import Batch
-from recmetrics_jax._src.batch import fine_bucket_size
+from recmetrics_jax._src.batch import fine_bucket_size, halves
 from recmetrics_jax.adapter._layout import TaskBatch, required_for, shape_of
 from recmetrics_jax.adapter._tensors import to_numpy
 
@@ -38,10 +38,7 @@ class Inputs(NamedTuple):
         else:
             positions = jnp.arange(self.labels.shape[1], dtype=jnp.int32)
             mask = positions[None] < self.counts[:, None]
-        keys = {
-            name: jnp.stack([(key >> 32).astype(jnp.int32), key.astype(jnp.int32)], axis=-1)
-            for name, key in self.keys.items()
-        }
+        keys = {name: halves(jnp.asarray(key)) for name, key in self.keys.items()}
         arrays = [jnp.asarray(x) for x in (self.predictions, self.labels, self.weights)]
         return Batch(arrays[0], arrays[1], arrays[2], mask, jnp.zeros_like(mask), keys)
 
