@@ -14,19 +14,31 @@ WINDOW = 150
 CTR = BY_NAME["ctr"]
 
 
-@pytest.mark.parametrize("law", rm.testing.LAWS)
-@pytest.mark.parametrize("case", [*GROUPED, CTR], ids=str)
+OF_PACKAGES = ("transformations", "devices", "stability", "donation")
+
+
+def _cases_of_laws():
+    for case in [*GROUPED, CTR]:
+        for law in rm.testing.LAWS:
+            is_heavy = case is ORDER and law not in OF_PACKAGES
+            marks = [pytest.mark.once] if is_heavy else []
+            yield pytest.param(case, law, id=f"{case}-{law}", marks=marks)
+
+
+@pytest.mark.parametrize(("case", "law"), list(_cases_of_laws()))
 def test_metric_keeps_law(case, law):
     of_law = WEIGHTED if case is SUMS and law == "weights" else case
     rm.testing.LAWS[law](metric_of(of_law, window=WINDOW), batches(case), 1e-6)
 
 
+@pytest.mark.once
 def test_collection_of_several_windows_keeps_the_laws():
     parts = {"long": WINDOW, "short": 100, "none": None}
     nested = rm.collection({name: metric_of(WEIGHTED, window=w) for name, w in parts.items()})
     rm.testing.check_laws(rm.collection({"nested": nested}), batches(WEIGHTED))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("case", GROUPED, ids=str)
 def test_tasks_at_once_are_metrics_of_one_task(case):
     together = batches(case)

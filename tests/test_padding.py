@@ -8,6 +8,8 @@ import pytest
 
 import recmetrics_jax as rm
 
+pytestmark = pytest.mark.once
+
 METRICS = {
     "ne": rm.ne(n_tasks=2, window=1000, logloss=True),
     "accuracy": rm.accuracy(n_tasks=2),

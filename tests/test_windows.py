@@ -12,6 +12,8 @@ from cases import CLASSES, SUMS, SUMS_OF_ORDER, arrays, batch_of, expected, metr
 import recmetrics_jax as rm
 from recmetrics_jax._src.windows import Window
 
+pytestmark = pytest.mark.once
+
 GROUPS_OF_SUMS = [SUMS, CLASSES, SUMS_OF_ORDER]
 
 
