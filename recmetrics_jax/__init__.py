@@ -18,11 +18,16 @@ from recmetrics_jax._src.base import Batch
 from recmetrics_jax._src.batch import bucket_size, make_batch, make_padded_batch
 from recmetrics_jax._src.build import collection, sample_metric, sum_metric
 from recmetrics_jax._src.describe import Description, describe, scalars
+from recmetrics_jax._src.keys import Keys, keys_of
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics.area import auc, auprc
 from recmetrics_jax._src.metrics.binned import binned_auc, binned_auprc
 from recmetrics_jax._src.metrics.classification import accuracy, precision, recall
-from recmetrics_jax._src.metrics.counts import examples, nonfinite_examples
+from recmetrics_jax._src.metrics.counts import (
+    examples,
+    nonfinite_examples,
+    out_of_domain_examples,
+)
 from recmetrics_jax._src.metrics.entropy import ne, unweighted_ne
 from recmetrics_jax._src.metrics.multiclass import multiclass_recall
 from recmetrics_jax._src.metrics.pairwise import rauc, xauc
@@ -42,8 +47,10 @@ __all__ = [
     "Adopted",
     "Batch",
     "Description",
+    "Keys",
     "Metric",
     "bucket_size",
+    "keys_of",
     "make_batch",
     "make_padded_batch",
     # Building and combining.
@@ -66,6 +73,7 @@ __all__ = [
     "multiclass_recall",
     "ne",
     "nonfinite_examples",
+    "out_of_domain_examples",
     "precision",
     "r_squared",
     "recall",

@@ -184,11 +184,17 @@ def _permutation(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
     )
 
 
+def _given(batch: Batch) -> jax.Array:
+    """The predictions as they were given."""
+    return batch.predictions if batch.logits is None else batch.logits
+
+
 def _remake(batch: Batch, **changes: Any) -> Batch:
     """The batch through the door again, with some of its arrays replaced."""
-    fields = {**batch._asdict(), **changes}
-    del fields["nonfinite"]
-    return assemble(**fields, mask_nonfinite=False)
+    fields = {**batch._asdict(), "predictions": _given(batch), **changes}
+    for made in ("flags", "logits"):
+        del fields[made]
+    return assemble(**fields, mask_nonfinite=False, are_logits=batch.logits is not None)
 
 
 def _padding(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
@@ -202,7 +208,7 @@ def _padding(metric: Metric, batches: Sequence[Batch], rtol: float) -> None:
     padded = [
         _remake(
             batch,
-            predictions=append(batch.predictions, np.nan),
+            predictions=append(_given(batch), np.nan),
             labels=append(batch.labels, np.inf),
             weights=append(batch.weights, np.nan),
             mask=append(batch.mask, False),

@@ -149,6 +149,12 @@ CASES = [
     Case("examples", rm.examples, oracles.examples, by_rows=True),
     Case("nonfinite_examples", rm.nonfinite_examples, oracles.nonfinite_examples),
     Case(
+        "out_of_domain_examples",
+        rm.out_of_domain_examples,
+        oracles.out_of_domain_examples,
+        by_rows=True,
+    ),
+    Case(
         "sample_metric", of_samples(rm.sample_metric, values=largest), oracles.largest, is_sum=False
     ),
     Case("auc", of_samples(rm.auc), value("auc", order.auc), is_sum=False, has_ties=True),
@@ -215,6 +221,7 @@ CASES = [
         has_ties=True,
     ),
 ]
+COUNTS = ("examples", "nonfinite_examples", "out_of_domain_examples")
 NAMES = [case.name for case in CASES]
 BY_NAME = dict(zip(NAMES, CASES, strict=True))
 SUM_CASES = [case for case in CASES if case.is_sum]

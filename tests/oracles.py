@@ -119,6 +119,18 @@ def nonfinite_examples(predictions, labels, weights):
     return {"nonfinite_examples": 0.0}
 
 
+def out_of_domain_examples(predictions, labels, weights):
+    counts = {
+        "predictions_below_0": predictions < 0,
+        "predictions_above_1": predictions > 1,
+        "labels_below_0": labels < 0,
+        "labels_above_1": labels > 1,
+        "weights_below_0": weights < 0,
+        "labels_between_0_and_1": (labels > 0) & (labels < 1),
+    }
+    return {f"examples_with_{cause}": float(np.sum(rows)) for cause, rows in counts.items()}
+
+
 def largest(predictions, labels, weights):
     return {"largest": np.max(predictions, initial=0.0)}
 

@@ -114,6 +114,8 @@ REFUSED = {
 def test_what_is_no_array_of_numbers_is_refused_by_name(kind, make):
     value, message = REFUSED[kind]
     for name in ("predictions", "labels", "weights", "mask", "session"):
+        if name == "session" and kind == "strings":
+            continue  # Keys may be strings.
         arguments = {"predictions": np.ones(2), "labels": np.ones(2), **given(name, value)}
         shown = "keys['session']" if name == "session" else name
         with pytest.raises(ValueError, match=f"^{re.escape(shown)}: .*{re.escape(message)}"):

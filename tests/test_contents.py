@@ -168,7 +168,10 @@ def test_adopt_keeps_what_stays_to_the_bit_and_starts_what_is_new(route, tmp_pat
     before, after = streams()
     state = functools.reduce(was.update, before, was.init())
     adopted = rm.adopt(now, route(state, tmp_path))
-    assert adopted.dropped == ("weighted_labels, weights (lifetime)",)
+    assert adopted.dropped == (
+        "weighted_labels, weights (lifetime)",
+        "weighted_labels (window of 50 examples in 1,024 slots)",
+    )
     assert "absolute_error, weights (lifetime)" in adopted.started
     assert "cross_entropy, weighted_labels, weighted_negatives, weights (lifetime)" in adopted.kept
     first = now.compute(now.update(adopted.state, after[0]))

@@ -42,7 +42,10 @@ MISUSES = {
         lambda: rm.make_batch(ONE, np.ones(3)),
         "labels: expected shape (4,), as the predictions (4,), got (3,)",
     ),
-    "labels of another rank": (lambda: rm.make_batch(TWO, ONE), "labels: expected shape (2, 4)"),
+    "labels of another rank": (
+        lambda: rm.make_batch(TWO, ONE[:3]),
+        "labels: expected shape (2, 4)",
+    ),
     "labels by class": (
         lambda: rm.make_batch(np.ones((2, 4, 3)), np.ones((2, 4, 3))),
         "labels: expected shape (2, 4)",

@@ -53,10 +53,10 @@ def test_state_round_trips_through_serialization_to_the_bit(case):
 def test_collection_shares_statistics_by_declared_identity():
     metrics = nine(window=100)
     state = metrics.init()
-    # 20 terms, which are 11, and the number of examples: over the lifetime for each metric that has
+    # 20 terms, which are 13, and the number of examples: over the lifetime for each metric that has
     # them, since it may come later than others; one ring for all.
     assert state.lifetime.parts.shape == (3, 1, 21)
-    assert [window.ring.shape for window in state.windows] == [(2, 1, 1024, 12)]
+    assert [window.ring.shape for window in state.windows] == [(2, 1, 1024, 14)]
     assert len(jax.tree.leaves(state)) == 6
 
 

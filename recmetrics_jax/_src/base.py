@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
+from recmetrics_jax._src.flags import LEFT_OUT, LOWEST, NONFINITE, has
+
 State = Any  # a pytree of arrays, opaque to the caller
 Values = dict[str, jax.Array]
 
@@ -34,10 +36,17 @@ class Batch(NamedTuple):
     """``float[T, N]``."""
     mask: jax.Array
     """``bool[T, N]``: True for real examples, False for padding."""
-    nonfinite: jax.Array
-    """``bool[T, N]``: bad examples, those that came with a NaN or an infinity."""
+    flags: jax.Array
+    """``uint8[T, N]``: what is unusual about an example, a bit for each cause."""
     keys: Mapping[str, jax.Array]
     """``int32[T, N, 2]`` each: sessions, groups, as the upper and the lower half of 64 bits."""
+    logits: jax.Array | None = None
+    """``float[T, N]``: the logarithms of the odds that the predictions are, if they came so."""
+
+    @property
+    def nonfinite(self) -> jax.Array:
+        """``bool[T, N]``: the examples that came with a NaN or an infinity."""
+        return has(self.flags, NONFINITE | LOWEST | LEFT_OUT)
 
     def key(self, name: str) -> tuple[jax.Array, jax.Array]:
         """The halves of a key, ``int32[T, N]`` each, to sort and compare by."""
@@ -78,13 +87,6 @@ def newest(batch: Batch, limit: int) -> Batch:
     """A batch with all but its last ``limit`` real examples masked."""
     count = jnp.cumsum(batch.mask, axis=1, dtype=jnp.int32)
     return masked(batch, count > count[:, -1:] - limit)
-
-
-def is_finite(predictions: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    """Which examples have no NaN and no infinity, ``bool[T, N]``."""
-    scores = jnp.isfinite(predictions)
-    scores = scores if scores.ndim == 2 else jnp.all(scores, axis=-1)
-    return scores & jnp.isfinite(labels) & jnp.isfinite(weights)
 
 
 def tail(batch: Batch, length: int) -> Batch:

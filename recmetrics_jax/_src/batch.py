@@ -12,18 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import errors
 
-from recmetrics_jax._src.base import Batch, is_finite, masked
+from recmetrics_jax._src.base import Batch, masked
 from recmetrics_jax._src.checks import (
     ArrayOrList,
     check_keys,
     check_kind,
     check_per_example,
     check_shapes,
+    shape_of_batch,
     to_host,
 )
+from recmetrics_jax._src.flags import LEFT_OUT, LOWEST, NONFINITE, flags_of, has
 from recmetrics_jax._src.forks import check_not_forked
+from recmetrics_jax._src.keys import Keys, keys_named
 from recmetrics_jax._src.options import flag, whole
 from recmetrics_jax._src.sharding import spec_of, with_automatic_axes
+
+ArrayOrKeys = ArrayOrList | Keys
 
 SMALLEST = 256
 
@@ -35,7 +40,8 @@ def make_batch(
     *,
     mask: ArrayOrList | None = None,
     mask_nonfinite: bool = False,
-    keys: Mapping[str, ArrayOrList] | None = None,
+    logits: bool = False,
+    keys: Mapping[str, ArrayOrKeys] | None = None,
 ) -> Batch:
     """Checks and casts arrays into a `Batch`; works eagerly and under every transformation.
 
@@ -44,18 +50,23 @@ def make_batch(
     differentiated step neither enters the gradient nor breaks it.
 
     Args:
-        predictions: ``[N]``, ``[T, N]``, or ``[T, N, C]`` with scores of classes.
-        labels: ``[N]`` or ``[T, N]``, as the predictions.
+        predictions: ``[T, N]``, ``[N]`` for all tasks, or ``[T, N, C]`` with scores of classes.
+        labels: ``[T, N]``, or ``[N]`` for all tasks.
         weights: like ``labels``, or ``[N]`` for all tasks; ones if None.
         mask: bool, like ``labels``, or ``[N]`` for all tasks; False marks padding, which may
             hold anything and changes nothing. All True if None.
         mask_nonfinite: what to do with bad examples, whose prediction, label or weight is NaN or
             infinite. False: the values of their task become NaN, in a window for as long as the
             example is in it. True: bad examples are left out, as if masked. Either way
-            `recmetrics_jax.nonfinite_examples` counts them.
-        keys: integer arrays by name, like ``labels`` or ``[N]``: sessions, groups, as in
-            ``keys={"session_id": ids}``. All 64 bits count where a NumPy array is given outside
-            jit, or x64 is enabled; jit itself cuts int64 arguments to int32 otherwise.
+            `recmetrics_jax.nonfinite_examples` counts them. A prediction of -inf, as an item has
+            that was not retrieved, is bad only for metrics in which more than its order counts.
+        logits: the predictions are logits, of any dtype: `recmetrics_jax.ne` is computed from them
+            as they are, and all other metrics see the probabilities, their sigmoid in float32; of
+            ``[T, N, C]``, their softmax. One of -inf is a probability of 0.
+        keys: ids by name, like ``labels`` or ``[N]``: sessions, groups, as in
+            ``keys={"session_id": ids}``: integers; strings outside jit; or what
+            `recmetrics_jax.keys_of` makes of either. That is what to pass through jit, which cuts
+            int64 arguments to int32, unless x64 is enabled.
 
     Returns:
         A `Batch` with leaves ``[T, N, ...]``.
@@ -80,11 +91,18 @@ def make_batch(
         mask = _to_array("mask", mask, np.bool_)
         check_per_example("mask", mask.shape, shape)
     words = {name: _key_words(name, key, shape) for name, key in check_keys(keys).items()}
-    drops = flag("mask_nonfinite", mask_nonfinite)
-    return assemble(predictions, labels, weights, mask, words, mask_nonfinite=drops)
+    return assemble(
+        predictions,
+        labels,
+        weights,
+        mask,
+        words,
+        mask_nonfinite=flag("mask_nonfinite", mask_nonfinite),
+        are_logits=flag("logits", logits),
+    )
 
 
-@functools.partial(jax.jit, static_argnames="mask_nonfinite")
+@functools.partial(jax.jit, static_argnames=("mask_nonfinite", "are_logits"))
 def assemble(
     predictions: jax.Array,
     labels: jax.Array,
@@ -93,14 +111,17 @@ def assemble(
     keys: dict[str, jax.Array],
     *,
     mask_nonfinite: bool,
+    are_logits: bool,
 ) -> Batch:
     """All of `make_batch` but its checks, one dispatch when called eagerly."""
-    spec: Any = spec_of(labels)  # Of each array of the batch.
-    spec = spec if labels.ndim == 2 else jax.P(None, *spec)
+    widest = predictions if labels.ndim == 1 else labels
+    spec: Any = spec_of(widest)  # Of each array of the batch.
+    spec = jax.P(*spec[:2]) if widest.ndim > 1 else jax.P(None, *spec)
+    of_logits = spec if are_logits and predictions.ndim < 3 else None
     return with_automatic_axes(
-        functools.partial(_assembled, mask_nonfinite=mask_nonfinite),
+        functools.partial(_assembled, mask_nonfinite=mask_nonfinite, are_logits=are_logits),
         *(predictions, labels, weights, mask, keys),
-        result=Batch(spec, spec, spec, spec, spec, jax.tree.map(lambda _: spec, keys)),
+        result=Batch(spec, spec, spec, spec, spec, jax.tree.map(lambda _: spec, keys), of_logits),
     )
 
 
@@ -112,22 +133,41 @@ def _assembled(
     keys: dict[str, jax.Array],
     *,
     mask_nonfinite: bool,
+    are_logits: bool,
 ) -> Batch:
-    shape = labels.shape if labels.ndim == 2 else (1, labels.size)
-    predictions = predictions.reshape(*shape, *predictions.shape[2:])
-    labels = labels.reshape(shape)
+    shape = shape_of_batch(predictions, labels)
+    dtypes = predictions.dtype, labels.dtype
+    classes = predictions.shape[2:]
+    predictions = jnp.broadcast_to(predictions, (*shape, *classes))
+    labels = jnp.broadcast_to(labels, shape)
     weights = jnp.ones(shape) if weights is None else jnp.broadcast_to(weights, shape)
     mask = jnp.ones(shape, bool) if mask is None else jnp.broadcast_to(mask, shape)
     keys = {name: jnp.broadcast_to(words, (*shape, 2)) for name, words in keys.items()}
     predictions, labels, weights = (
         jax.lax.stop_gradient(x.astype(float)) for x in (predictions, labels, weights)
     )
-    finite = is_finite(predictions, labels, weights)
-    nonfinite = mask & ~finite
+    logits = None
+    if are_logits:
+        logits, predictions = predictions, _probabilities(predictions)
+        dtypes = predictions.dtype, labels.dtype
+    flags = jnp.where(mask, flags_of(predictions, labels, weights, *dtypes), jnp.uint8(0))
     if mask_nonfinite:
-        mask = mask & finite
-    batch = masked(Batch(predictions, labels, weights, mask, nonfinite, keys), mask)
-    return batch._replace(nonfinite=nonfinite)  # Counted also where it is left out.
+        flags = jnp.where(has(flags, LOWEST), flags ^ jnp.uint8(LOWEST | LEFT_OUT), flags)
+        mask = mask & ~has(flags, NONFINITE)
+    logits = None if classes else logits
+    batch = masked(Batch(predictions, labels, weights, mask, flags, keys, logits), mask)
+    return batch._replace(flags=flags)  # Counted also where it is left out.
+
+
+def _probabilities(logits: jax.Array) -> jax.Array:
+    """What logits are the logarithms of the odds of; NaN where they overflowed.
+
+    The sigmoid, and of those of classes the softmax.
+    """
+    overflows = jnp.isposinf(logits)
+    if logits.ndim == 3:
+        return jnp.where(overflows, jnp.nan, jax.nn.softmax(logits, axis=-1))
+    return jnp.where(overflows, jnp.nan, jax.nn.sigmoid(logits))
 
 
 def _to_array(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> jax.Array:
@@ -146,29 +186,11 @@ def _to_array(name: str, x: ArrayOrList, *kinds: type[np.generic]) -> jax.Array:
         return jnp.asarray(host.astype(dtype))
 
 
-def _key_words(name: str, x: ArrayOrList, shape: tuple[int, int]) -> jax.Array:
-    """Integer keys as the upper and the lower half of 64 bits, ``int32[T, N, 2]``.
-
-    NumPy arrays are split on the host: without x64, JAX would cut them to 32 bits first, and
-    different keys would collide.
-    """
-    name = f"keys[{name!r}]"
-    if isinstance(x, jax.Array):
-        keys = _to_array(name, x, np.integer)
-        words = halves(keys)
-    else:
-        host = to_host(name, x, np.integer)
-        keys = host.astype(np.uint64 if host.dtype.kind == "u" else np.int64).view(np.int64)
-        words = jnp.array(np.stack([keys >> 32, keys], axis=-1).astype(np.int32))
-    check_per_example(name, keys.shape, shape)
-    return words
-
-
-@jax.jit
-def halves(keys: jax.Array) -> jax.Array:
-    """The upper and the lower half of 64 bits of integers ``[...]``, ``int32[..., 2]``."""
-    upper = keys >> 32 if keys.dtype.itemsize == 8 else jnp.where(keys < 0, -1, 0)
-    return jnp.stack([upper.astype(jnp.int32), keys.astype(jnp.int32)], axis=-1)
+def _key_words(name: str, ids: ArrayOrKeys, shape: tuple[int, int]) -> jax.Array:
+    """Ids as the upper and the lower half of 64 bits, ``int32[T, N, 2]`` or ``int32[N, 2]``."""
+    keys = keys_named(f"keys[{name!r}]", ids)
+    check_per_example(f"keys[{name!r}]", keys.shape, shape)
+    return jnp.array(keys.words)
 
 
 def bucket_size(n: int, *, smallest: int = SMALLEST) -> int:
@@ -213,8 +235,9 @@ def make_padded_batch(
     *,
     mask: ArrayOrList | None = None,
     mask_nonfinite: bool = False,
+    logits: bool = False,
     smallest: int = SMALLEST,
-    keys: Mapping[str, ArrayOrList] | None = None,
+    keys: Mapping[str, ArrayOrKeys] | None = None,
 ) -> Batch:
     """As `make_batch`, padded to a `bucket_size`: a stream of ragged batches compiles few times.
 
@@ -224,12 +247,13 @@ def make_padded_batch(
 
     Args:
         predictions: ``[N]``, ``[T, N]`` or ``[T, N, C]``, as for `make_batch`.
-        labels: ``[N]`` or ``[T, N]``.
+        labels: ``[T, N]``, or ``[N]`` for all tasks.
         weights: like ``labels``, or ``[N]`` for all tasks; ones if None.
         mask: bool, like ``labels``, or ``[N]`` for all tasks; all True if None.
         mask_nonfinite: True: leave out bad examples, as `make_batch` does.
+        logits: the predictions are logits, as for `make_batch`.
         smallest: the smallest bucket.
-        keys: integer arrays by name, like ``labels`` or ``[N]``, as in ``keys={"user": ids}``.
+        keys: ids by name, like ``labels`` or ``[N]``, as in ``keys={"user": ids}``.
 
     Returns:
         A `Batch` with leaves ``[T, bucket_size(N), ...]``.
@@ -256,16 +280,20 @@ def make_padded_batch(
         check_per_example(name, array.shape, shape)
         return _with_zeros(array, array.ndim - 1, missing)
 
+    def padded_keys(name: str, ids: ArrayOrKeys) -> Keys:
+        keys = keys_named(f"keys[{name!r}]", ids)
+        check_per_example(f"keys[{name!r}]", keys.shape, shape)
+        words = _on_host(f"keys[{name!r}]", keys.words, np.integer)
+        return Keys(_with_zeros(words, words.ndim - 2, missing))
+
     return make_batch(
         _with_zeros(predictions, 0 if predictions.ndim == 1 else 1, missing),
         _with_zeros(labels, labels.ndim - 1, missing),
         None if weights is None else padded("weights", weights, np.bool_, np.number),
         mask=padded("mask", np.ones(n, bool) if mask is None else mask, np.bool_),
         mask_nonfinite=mask_nonfinite,
-        keys={
-            name: padded(f"keys[{name!r}]", key, np.integer)
-            for name, key in check_keys(keys).items()
-        },
+        logits=logits,
+        keys={name: padded_keys(name, ids) for name, ids in check_keys(keys).items()},
     )
 
 

@@ -14,9 +14,10 @@ import jax
 from recmetrics_jax._src.base import Batch
 from recmetrics_jax._src.definitions import Kept, SampleDefinition, SumDefinition
 from recmetrics_jax._src.factory import factory
+from recmetrics_jax._src.flags import checked_causes
 from recmetrics_jax._src.identity import Formula, check_hashable
 from recmetrics_jax._src.metric import Engine, Metric
-from recmetrics_jax._src.options import LARGEST_SAMPLES, names, undefined_values, whole
+from recmetrics_jax._src.options import LARGEST_SAMPLES, flag, names, undefined_values, whole
 from recmetrics_jax._src.program import Member, Program
 from recmetrics_jax._src.terms import Term
 
@@ -58,7 +59,8 @@ def sum_metric(
         window: examples in the window, fewer than 2^31; None for no window.
         slots: updates that the window keeps apart; even, at least 8.
         undefined: what values are where they are undefined: a number, or numbers by name, NaN for
-            other names. In a task with a bad example, of a NaN or an infinity, they stay NaN.
+            other names. In a task with a bad example, of a NaN or an infinity, or with one that a
+            term excludes, they stay NaN.
 
     Returns:
         A `Metric` with the values ``lifetime_<name>`` and, with a window, ``window_<name>``,
@@ -104,6 +106,8 @@ def sample_metric(
     shards: int = 1,
     keys: tuple[str, ...] = (),
     n_classes: int | None = None,
+    excludes: tuple[str, ...] = (),
+    by_order: bool = False,
     undefined: float | Mapping[str, float] = math.nan,
 ) -> Metric:
     """A metric of the newest examples themselves, for what no sum can tell (ranks, quantiles).
@@ -120,11 +124,13 @@ def sample_metric(
             were merged, up to ``window``: of updates that each of them still has whole.
         keys: names of the key arrays that ``values`` reads.
         n_classes: ``C`` where the predictions are ``[T, N, C]``.
+        excludes: what is out of the domain of the formula, as in `Term`.
+        by_order: predictions count by their order alone, as in `Term`.
         undefined: what values are where they are undefined, as in `sum_metric`.
 
     Returns:
         A `Metric` with the values ``window_<name>``, NaN for a task while a bad example, of a NaN
-        or an infinity, is in its window.
+        or an infinity, or one that the formula excludes, is in its window.
 
     Raises:
         ValueError: if ``n_tasks``, ``window`` or ``shards`` is out of range; from ``update``, if a
@@ -147,7 +153,9 @@ def sample_metric(
             whole("shards", shards, 1, window),
             None if n_classes is None else whole("n_classes", n_classes, 1),
             tuple(sorted(names("keys", keys))),
+            flag("by_order", by_order),
         ),
+        checked_causes("excludes", excludes),
     )
     return Engine(Program(whole("n_tasks", n_tasks, 1), (Member("", definition),))).metric
 

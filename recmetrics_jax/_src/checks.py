@@ -84,13 +84,26 @@ def check_shapes(
         raise ValueError(
             f"predictions: expected shape [N], [T, N] or [T, N, C], got {predictions.shape}"
         )
-    expected = predictions.shape[:2]
-    if labels.shape != expected:
+    shape = shape_of_batch(predictions, labels)
+    # What is of one task may serve all, [N]: of classes there is none for all.
+    expected = [shape] if predictions.ndim == 3 else [shape, shape[1:]]
+    if labels.ndim not in (1, 2) or any(
+        x.shape[:2] not in allowed
+        for x, allowed in ((predictions, expected), (labels, [shape, shape[1:]]))
+    ):
         raise ValueError(
-            f"labels: expected shape {expected}, as the predictions {predictions.shape}, "
-            f"got {labels.shape}{_way_out(predictions.shape, labels.shape)}"
+            f"labels: expected shape {predictions.shape[:2]}, as the predictions "
+            f"{predictions.shape}, got {labels.shape}{_way_out(predictions.shape, labels.shape)}"
         )
-    return (1, expected[0]) if len(expected) == 1 else (expected[0], expected[1])
+    return shape
+
+
+def shape_of_batch(
+    predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray
+) -> tuple[int, int]:
+    """The ``(T, N)`` of predictions and labels that fit, of which one may be ``[N]``."""
+    shape = labels.shape if labels.ndim == 2 else predictions.shape[:2]
+    return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1])
 
 
 def check_per_example(name: str, shape: tuple[int, ...], expected: tuple[int, int]) -> None:

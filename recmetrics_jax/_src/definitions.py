@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.base import Batch, Values, along
+from recmetrics_jax._src.flags import LOWEST, NONFINITE, bits_of, has
 from recmetrics_jax._src.identity import Formula, Value, typed
 from recmetrics_jax._src.terms import Term
 
@@ -46,13 +47,13 @@ class Definition(Value):
         return {name: _checked_value(name, value, n_tasks) for name, value in values.items()}
 
     def filled(self, values: Values, has_bad: jax.Array) -> Values:
-        """The values, with what is undefined replaced, but for the tasks of ``bool[T]``."""
-        filled = dict(values)
+        """The values, with what is undefined replaced; NaN for the tasks of ``bool[T]``."""
+        filled = {}
         for name, value in values.items():
             undefined = self._undefined_of(name)
             if not math.isnan(undefined):
-                is_undefined = jnp.isnan(value) & ~along(has_bad, value)
-                filled[name] = jnp.where(is_undefined, undefined, value)
+                value = jnp.where(jnp.isnan(value), undefined, value)
+            filled[name] = jnp.where(along(has_bad, value), jnp.nan, value)
         return filled
 
     def _undefined_of(self, name: str) -> float:
@@ -110,7 +111,8 @@ class SumDefinition(Definition):
     def evaluate(self, sums: Any) -> Values:
         """The values of sums, the tree ``terms`` of ``float64[T, *shape]``; in an x64 scope.
 
-        A sum that is NaN, as it is where an example was not finite, makes no value undefined.
+        NaN for a task of which a sum is NaN, as it is where an example was bad, or out of the
+        domain of a term.
         """
         leaves = jax.tree.leaves(sums)
         flat = [x.reshape(len(x), -1) for x in leaves]
@@ -129,6 +131,8 @@ class Kept(NamedTuple):
     """``C`` where the predictions are ``[T, N, C]``."""
     keys: tuple[str, ...]
     """The names of the keys that are kept with the examples."""
+    by_order: bool
+    """Whether predictions count by their order alone, so that one of -inf is kept like any."""
 
     @property
     def share(self) -> int:
@@ -141,16 +145,18 @@ class SampleDefinition(Definition):
     """A metric of examples: values of the newest ones."""
 
     kept: Kept
+    excludes: tuple[str, ...]
+    """What is out of the domain of the formula."""
 
     def make_key(self) -> Hashable:
         """All fields."""
-        return self.values, typed(self.undefined), self.kept
+        return self.values, typed(self.undefined), self.kept, self.excludes
 
     def evaluate(self, rows: Batch) -> Values:
-        """The values of examples; NaN for a task while one that is not finite is among them."""
-        has_bad = jnp.any(rows.nonfinite & rows.mask, axis=1)
-        values = self.named(rows, len(has_bad))
-        return {
-            name: jnp.where(along(has_bad, value), jnp.nan, value)
-            for name, value in self.filled(values, has_bad).items()
-        }
+        """The values of examples; NaN for a task while a bad one is among them.
+
+        Or one that is out of the domain of the formula.
+        """
+        bits = NONFINITE | bits_of(self.excludes) | (0 if self.kept.by_order else LOWEST)
+        has_bad = jnp.any(has(rows.flags, bits) & rows.mask, axis=1)
+        return self.filled(self.named(rows, len(has_bad)), has_bad)

@@ -31,10 +31,13 @@ class Columns:
             self.starts[term] = self.size
             self.size += term.size
 
-    @property
-    def is_raw(self) -> np.ndarray:
-        """``bool[1, K]``: which columns are of terms that see to bad examples themselves."""
-        return np.concatenate([np.full((1, term.size), term.raw) for term in self.starts], axis=1)
+    def are(self, by_order: bool) -> np.ndarray:
+        """``bool[1, K]``: which columns bad examples make NaN, by how predictions count."""
+        columns = (
+            np.full((1, term.size), not term.raw and term.by_order == by_order)
+            for term in self.starts
+        )
+        return np.concatenate(list(columns), axis=1)
 
     def select(self, packed: jax.Array, terms: Iterable[Term]) -> jax.Array:
         """The columns of some of these terms, in the order given, ``[T, K]``."""

@@ -65,6 +65,15 @@ def threshold(name: str, value: Any) -> float:
     return result
 
 
+def optional_threshold(name: str, value: Any) -> float | None:
+    """A `threshold`, or None for none.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    return None if value is None else threshold(name, value)
+
+
 def flag(name: str, value: Any) -> bool:
     """An option that is True or False.
 

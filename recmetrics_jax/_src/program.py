@@ -17,9 +17,10 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import reduction
 from recmetrics_jax._src.accumulators import Sum
-from recmetrics_jax._src.base import Batch, Values, is_known, make_exportable, newest, tail
+from recmetrics_jax._src.base import Batch, Values, is_known, make_exportable, masked, newest, tail
 from recmetrics_jax._src.checks import way_out_of_tasks
 from recmetrics_jax._src.definitions import Definition, SampleDefinition, SumDefinition
+from recmetrics_jax._src.flags import LEFT_OUT, has
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.identity import Value
 from recmetrics_jax._src.layout import Columns, StateLayout
@@ -122,14 +123,11 @@ class Program(Value):
     def _updated(self, state: MetricState, batch: Batch) -> MetricState:
         """`update`, of what is checked."""
         sums, has_bad = self._sums(self._statistics, batch)
-        histograms = tuple(
-            histogram.add(index, jnp.where(has_bad, jnp.nan, weights))
-            for histogram, (index, weights) in zip(
-                state.histograms,
-                (term.scatter(batch) for _, term in self.layout.histograms),
-                strict=True,
-            )
-        )
+        histograms = []
+        for histogram, (_, term) in zip(state.histograms, self.layout.histograms, strict=True):
+            index, weights = term.scatter(batch)
+            is_bad = has_bad[term.by_order]
+            histograms.append(histogram.add(index, jnp.where(is_bad, jnp.nan, weights)))
         pushed = []
         for window, ((limit, _), columns) in zip(
             state.windows, self.layout.windows.items(), strict=True
@@ -145,9 +143,12 @@ class Program(Value):
             lifetime = state.lifetime.add(self._statistics.select(sums, self.layout.lifetime.terms))
         return state._replace(
             lifetime=lifetime,
-            histograms=histograms,
+            histograms=tuple(histograms),
             windows=tuple(pushed),
-            samples=tuple(samples.push(batch) for samples in state.samples),
+            samples=tuple(
+                samples.push(batch if kept.by_order else masked(batch, ~has(batch.flags, LEFT_OUT)))
+                for samples, kept in zip(state.samples, self.layout.samples, strict=True)
+            ),
         )
 
     def _sums_of_newest(self, columns: Columns, batch: Batch, limit: int) -> jax.Array:
@@ -167,23 +168,29 @@ class Program(Value):
             of_all,
         )
 
-    def _sums(self, columns: Columns, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def _sums(self, columns: Columns, batch: Batch) -> tuple[jax.Array, dict[bool, jax.Array]]:
         """The sums of terms over a batch, ``float64[T, K]``, NaN in tasks with a bad example.
 
-        And which tasks those are, ``bool[T, 1]``. Bad examples are added up with the terms, in a
-        column before theirs, so that they take no pass of their own, and no collective. Of two
-        tasks with 2 examples, of which the second has a bad one, and two terms, 2 and 1 for each
-        example; the number of examples is raw, and stays what it is::
+        And which tasks those are, ``bool[T, 1]``, by whether predictions count by their order
+        alone. Bad examples are added up with the terms, in columns before theirs, so that they take
+        no pass of their own, and no collective. Of two tasks with 2 examples, of which the second
+        has a bad one, and two terms, 2 and 1 for each example; the number of examples is raw, and
+        stays what it is::
 
             bad  2s  1s  examples          2s   1s   examples      has_bad
             0    4   2   2           ->    4    2    2             False
             1    4   2   2                 NaN  NaN  2             True
         """
-        terms = {term: term.evaluate(batch) for term in (BAD_EXAMPLES, *columns.starts)}
+        kinds = sorted({term.by_order for term in self._terms if not term.raw})
+        bad = [BAD_EXAMPLES[by_order] for by_order in kinds]
+        terms = {term: term.evaluate(batch) for term in (*bad, *columns.starts)}
         sums = reduction.sums(terms)
         with jax.enable_x64(True):
-            has_bad, sums = sums[:, :1] > 0, sums[:, 1:]
-            return jnp.where(has_bad & ~columns.is_raw, jnp.nan, sums), has_bad
+            counts, sums = sums[:, : len(kinds)], sums[:, len(kinds) :]
+            has_bad = {by_order: counts[:, i : i + 1] > 0 for i, by_order in enumerate(kinds)}
+            for by_order, is_bad in has_bad.items():
+                sums = jnp.where(is_bad & columns.are(by_order), jnp.nan, sums)
+            return sums, has_bad
 
     def merge(self, a: MetricState, b: MetricState) -> MetricState:
         """The state of both streams together."""

@@ -16,7 +16,8 @@ from flax import serialization
 from jax import export
 
 from recmetrics_jax._src import numerics, segments
-from recmetrics_jax._src.base import Batch, along, is_finite
+from recmetrics_jax._src.base import Batch, along
+from recmetrics_jax._src.flags import flags_of
 from recmetrics_jax._src.windows import NEVER
 
 
@@ -111,8 +112,8 @@ class Samples(NamedTuple):
         """The examples, in no particular order."""
         rows = self.rows
         mask = rows.updated != 0
-        nonfinite = mask & ~is_finite(rows.predictions, rows.labels, rows.weights)
-        return Batch(rows.predictions, rows.labels, rows.weights, mask, nonfinite, rows.keys)
+        flags = flags_of(rows.predictions, rows.labels, rows.weights)
+        return Batch(rows.predictions, rows.labels, rows.weights, mask, flags, rows.keys)
 
     def push(self, batch: Batch) -> "Samples":
         """With the real examples of a batch; of more than fit, the last ones."""

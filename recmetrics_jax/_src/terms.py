@@ -8,17 +8,20 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, TypeVar
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recmetrics_jax._src.base import Batch
+from recmetrics_jax._src.base import Batch, along, masked
 from recmetrics_jax._src.fingerprints import text_of
+from recmetrics_jax._src.flags import LEFT_OUT, LOWEST, NONFINITE, bits_of, checked_causes, has
 from recmetrics_jax._src.identity import Formula, Value, check_hashable, typed
 from recmetrics_jax._src.options import flag, names, shape
+
+Terms = TypeVar("Terms")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +34,11 @@ class Term(Value):
         options: hashable arguments of the function, part of the term's identity.
         shape: the shape of the statistic of one example, without zeros; ``()`` for a number.
         keys: names of the key arrays that the function reads from ``batch.keys``.
+        excludes: what is out of the domain of the function, such as ``"labels_above_1"``: the names
+            that `recmetrics_jax.out_of_domain_examples` counts by. One such example makes the sums
+            of its task NaN.
+        by_order: True: predictions count by their order alone, so that one of -inf is the lowest;
+            False: it is a bad example.
         raw: False: masked examples count nothing, and a bad example, of a NaN or an infinity, makes
             the sums of its task NaN. True: the function sees to both itself; for counting examples.
         is_summed: True: the function returns the sums over a batch, ``float[T, *shape]``, and sees
@@ -52,6 +60,8 @@ class Term(Value):
     options: tuple[Hashable, ...] = ()
     shape: tuple[int, ...] = ()
     keys: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+    by_order: bool = False
     raw: bool = False
     is_summed: bool = False
     per_batch: bool = False
@@ -76,7 +86,8 @@ class Term(Value):
         put = functools.partial(object.__setattr__, self)
         put("shape", shape("shape", self.shape))
         put("keys", names("keys", self.keys))
-        for name in ("raw", "is_summed", "per_batch", "arithmetic"):
+        put("excludes", checked_causes("excludes", self.excludes))
+        for name in ("by_order", "raw", "is_summed", "per_batch", "arithmetic"):
             put(name, flag(name, getattr(self, name)))
 
     def make_key(self) -> Hashable:
@@ -84,7 +95,8 @@ class Term(Value):
         return (
             Formula.of(self.function),
             typed(self.options),
-            *(self.shape, self.keys, self.raw, self.is_summed, self.per_batch),
+            *(self.shape, self.keys, self.excludes, self.by_order),
+            *(self.raw, self.is_summed, self.per_batch),
         )
 
     @property
@@ -100,7 +112,8 @@ class Term(Value):
     @functools.cached_property
     def text(self) -> str:
         """What the term is, the same in every process."""
-        fields = (self.options, self.shape, self.keys, self.raw, self.is_summed)
+        what = (self.excludes, self.by_order, self.raw, self.is_summed)
+        fields = (self.options, self.shape, self.keys, *what)
         function = text_of(Formula.of(self.function))
         return f"{type(self).__name__} {function} {text_of(fields)}"
 
@@ -117,6 +130,7 @@ class Term(Value):
         Raises:
             ValueError: if the function's result has another shape or is not floating.
         """
+        batch = self._counted(batch)
         terms = self.function(batch, *self.options)
         rows = batch.mask.shape[:1] if self.is_summed else batch.mask.shape
         expected = (*rows, *self.shape)
@@ -128,10 +142,29 @@ class Term(Value):
                 f"term {self.name!r}: expected a float array of shape {expected}, {what}, got {got}"
             )
         terms = jnp.asarray(terms)
-        if self.raw or self.is_summed:
-            return terms
-        mask = batch.mask.reshape(*batch.mask.shape, *[1] * len(self.shape))
-        return jnp.where(mask, terms, jnp.zeros_like(terms))
+        is_excluded = self.is_excluded(batch)
+        if self.is_summed:
+            is_excluded = jnp.any(is_excluded, axis=1)
+        elif not self.raw:
+            terms = jnp.where(along(batch.mask, terms), terms, jnp.zeros_like(terms))
+        if self.excludes:
+            terms = jnp.where(along(is_excluded, terms), jnp.full_like(terms, jnp.nan), terms)
+        return terms
+
+    def _counted(self, batch: Batch) -> Batch:
+        """The batch, without what is left out where more than the order of predictions counts."""
+        if self.by_order or self.raw:
+            return batch
+        is_left_out = has(batch.flags, LEFT_OUT)
+        return (
+            masked(batch, ~is_left_out)
+            if self.is_summed
+            else batch._replace(mask=batch.mask & ~is_left_out)
+        )
+
+    def is_excluded(self, batch: Batch) -> jax.Array:
+        """Which real examples are out of the domain, ``bool[T, N]``."""
+        return has(batch.flags, bits_of(self.excludes)) & batch.mask
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,12 +186,43 @@ class BinnedTerm(Term):
 
     def scatter(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Where in the ``size`` sums examples count, and what: ``int32`` and ``float[T, C N]``."""
+        batch = self._counted(batch)
         index, weights = self.function(batch, *self.options)
+        if self.excludes:
+            weights = jnp.where(
+                self.is_excluded(batch)[..., None], jnp.full_like(weights, jnp.nan), weights
+            )
         counts, bins = self.shape
         chex.assert_shape(index, batch.mask.shape)
         chex.assert_shape(weights, (*batch.mask.shape, counts))
         index = jnp.concatenate([index + jnp.int32(bins * i) for i in range(counts)], axis=1)
         return index, jnp.concatenate([weights[..., i] for i in range(counts)], axis=1)
+
+
+def with_threshold(terms: Terms, label_threshold: float | None) -> Terms:
+    """Terms of labels that are 1 from a threshold on, and 0 below it; None: as they are."""
+    if label_threshold is None:
+        return terms
+    return jax.tree.map(functools.partial(_with_threshold, label_threshold=label_threshold), terms)
+
+
+def _with_threshold(term: Term, label_threshold: float) -> Term:
+    if term in OF_NO_LABELS:
+        return term
+    return dataclasses.replace(
+        term,
+        function=of_thresholded,
+        options=(term.function, label_threshold, *term.options),
+        excludes=tuple(cause for cause in term.excludes if not cause.startswith("labels_")),
+    )
+
+
+def of_thresholded(
+    batch: Batch, function: Callable[..., Any], label_threshold: float, *options: Hashable
+) -> Any:
+    """A statistic of examples whose labels are 1 from a threshold on, and 0 below it."""
+    labels = (batch.labels >= label_threshold).astype(batch.labels.dtype)
+    return function(batch._replace(labels=labels), *options)
 
 
 def scores(batch: Batch) -> jax.Array:
@@ -204,15 +268,25 @@ def nonfinite_examples(batch: Batch) -> jax.Array:
     return batch.nonfinite.astype(batch.weights.dtype)
 
 
-def bad_examples(batch: Batch) -> jax.Array:
+def bad_examples(batch: Batch, by_order: bool) -> jax.Array:
     """1 for each bad example that is not masked: the values of its task are NaN."""
-    return (batch.nonfinite & batch.mask).astype(batch.weights.dtype)
+    is_bad = has(batch.flags, NONFINITE if by_order else NONFINITE | LOWEST)
+    return (is_bad & batch.mask).astype(batch.weights.dtype)
 
 
-WEIGHTS = Term(weights)
+NEGATIVE_WEIGHTS = ("weights_below_0",)
+NO_CLASSES = ("labels_below_0", "labels_above_1", *NEGATIVE_WEIGHTS)
+"""Labels that are no classes, not even soft ones."""
+
+WEIGHTS = Term(weights, excludes=NEGATIVE_WEIGHTS)
 WEIGHTED_LABELS = Term(weighted_labels)
 WEIGHTED_NEGATIVES = Term(weighted_negatives)
 WEIGHTED_PREDICTIONS = Term(weighted_predictions)
 EXAMPLES = Term(examples, raw=True)
+OF_NO_LABELS = (WEIGHTS, WEIGHTED_PREDICTIONS, EXAMPLES)
 NONFINITE_EXAMPLES = Term(nonfinite_examples, raw=True)
-BAD_EXAMPLES = Term(bad_examples, raw=True)
+BAD_EXAMPLES = {
+    by_order: Term(bad_examples, (by_order,), by_order=by_order, raw=True)
+    for by_order in (False, True)
+}
+"""By whether predictions count by their order alone."""

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.base import Batch
-from recmetrics_jax._src.batch import fine_bucket_size, halves
+from recmetrics_jax._src.batch import fine_bucket_size
+from recmetrics_jax._src.keys import halves
 from recmetrics_jax.adapter._layout import TaskBatch, required_for, shape_of
 from recmetrics_jax.adapter._tensors import to_numpy
 
@@ -40,7 +41,7 @@ class Inputs(NamedTuple):
             mask = positions[None] < self.counts[:, None]
         keys = {name: halves(jnp.asarray(key)) for name, key in self.keys.items()}
         arrays = [jnp.asarray(x) for x in (self.predictions, self.labels, self.weights)]
-        return Batch(arrays[0], arrays[1], arrays[2], mask, jnp.zeros_like(mask), keys)
+        return Batch(arrays[0], arrays[1], arrays[2], mask, jnp.zeros_like(mask, jnp.uint8), keys)
 
 
 def padded_rows(

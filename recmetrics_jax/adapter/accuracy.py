@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import classification
 from recmetrics_jax._src.terms import Term
@@ -48,7 +49,7 @@ def compute_accuracy_sum(
     Returns:
         ``[n_tasks]``, of the dtype of the arguments: the sum of ``w [[p >= threshold] = y]``.
     """
-    terms = {"sum": Term(classification.correct, (threshold,))}
+    terms = {"sum": Term(classification.equal, (threshold,))}
     return term_sums(terms, labels, predictions, weights)["sum"]
 
 
@@ -66,12 +67,13 @@ def get_accuracy_states(
     Returns:
         ``accuracy_sum`` and ``weighted_num_samples``, each ``[n_tasks]``.
     """
-    terms = classification.accuracy_terms(threshold)._asdict()
+    terms = classification.accuracy_terms(threshold, by_equality=True)._asdict()
     return term_sums(terms, labels, predictions, weights)
 
 
 def _accuracy(*, threshold: float = 0.5, **options: Any) -> Metric:
-    return classification.accuracy(threshold=threshold, undefined=0.0, **options)
+    terms = classification.accuracy_terms(threshold, by_equality=True)
+    return sum_metric(terms, classification.accuracy_values, undefined=0.0, **options)
 
 
 class AccuracyMetricComputation(DeclaredComputation):

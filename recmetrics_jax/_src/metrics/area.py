@@ -13,7 +13,8 @@ from recmetrics_jax._src.build import sample_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._groups import Average, group_values, grouping, keys_of
-from recmetrics_jax._src.options import threshold
+from recmetrics_jax._src.options import optional_threshold
+from recmetrics_jax._src.terms import NEGATIVE_WEIGHTS, NO_CLASSES
 
 
 def weights_of_classes(
@@ -68,7 +69,7 @@ def _area_metric(
     shards: int,
     n_tasks: int,
     undefined: float,
-    label_threshold: float | None = None,
+    label_threshold: float | None,
 ) -> Metric:
     options = grouping(
         grouped=grouped,
@@ -76,8 +77,7 @@ def _area_metric(
         average=average,
         undefined_groups=undefined_groups,
     )
-    if label_threshold is not None:
-        label_threshold = threshold("label_threshold", label_threshold)
+    label_threshold = optional_threshold("label_threshold", label_threshold)
     values = functools.partial(
         area_values, name=name, area=area, label_threshold=label_threshold, **options
     )
@@ -87,6 +87,8 @@ def _area_metric(
         window=window,
         shards=shards,
         keys=keys_of(options),
+        excludes=NO_CLASSES if label_threshold is None else NEGATIVE_WEIGHTS,
+        by_order=True,
         undefined=undefined,
     )
 
@@ -108,7 +110,8 @@ def auc(
 
     ``auc = sum(w+ w- ([p+ > p-] + [p+ = p-] / 2)) / sum(w+ w-)``, over all pairs of a positive and
     a negative: ties count half, and neither the order of rows nor the scale of scores matters. A
-    soft label y counts as a positive of weight w y and a negative of weight w (1 - y).
+    soft label y counts as a positive of weight w y and a negative of weight w (1 - y). A score of
+    -inf is the lowest. Out of the domain, so NaN: a label outside of [0, 1], and a weight below 0.
 
     Source: Hanley and McNeil, The Meaning and Use of the Area under a Receiver Operating
     Characteristic (ROC) Curve, Radiology 143(1), 1982. Grouped: Zhu et al., Optimized Cost per
@@ -122,7 +125,7 @@ def auc(
             ``"weight"`` their weight.
         undefined_groups: the AUC of a group without both classes; None leaves such groups out.
         label_threshold: labels from here on are positive, others negative; None takes them as
-            they are. The reference's ``apply_bin`` is 0.039.
+            they are, in [0, 1]. The reference's ``apply_bin`` is 0.039.
         shards: how many states share the window; `recmetrics_jax.sample_metric` says more.
         n_tasks: number of tasks ``T``.
         undefined: the value where a class has no weight, or no group has a value.
@@ -169,6 +172,7 @@ def auprc(
     grouping_key: str = "grouping_keys",
     average: Average = "equal",
     undefined_groups: float | None = None,
+    label_threshold: float | None = None,
     shards: int = 1,
     n_tasks: int = 1,
     undefined: float = math.nan,
@@ -180,7 +184,7 @@ def auprc(
     that score at least s. Equal scores are one point, so the order of rows does not matter: this
     is scikit-learn's ``average_precision_score``, and torchrec's ``compute_auprc``. (Trapezoids
     between these points, the other definition in use, are optimistic: Davis and Goadrich, ICML
-    2006.)
+    2006.) A score of -inf, and what is out of the domain, are as for `recmetrics_jax.auc`.
 
     Source: Boyd, Eng and Page, Area under the Precision-Recall Curve: Point Estimates and
     Confidence Intervals, ECML PKDD 2013, section 3 (average precision).
@@ -192,6 +196,8 @@ def auprc(
         average: what a group counts in it: ``"equal"`` 1, ``"impressions"`` its number of examples,
             ``"weight"`` their weight.
         undefined_groups: the AUPRC of a group without positives; None leaves such groups out.
+        label_threshold: labels from here on are positive, others negative; None takes them as
+            they are, in [0, 1].
         shards: how many states share the window; `recmetrics_jax.sample_metric` says more.
         n_tasks: number of tasks ``T``.
         undefined: the value where positives have no weight, or no group has a value.
@@ -221,4 +227,5 @@ def auprc(
         shards=shards,
         n_tasks=n_tasks,
         undefined=undefined,
+        label_threshold=label_threshold,
     )

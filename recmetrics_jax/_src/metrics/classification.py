@@ -4,6 +4,7 @@ import math
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from recmetrics_jax._src import options
 from recmetrics_jax._src.base import Batch, Values
@@ -11,7 +12,7 @@ from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.terms import WEIGHTS, Term, scores
+from recmetrics_jax._src.terms import NO_CLASSES, WEIGHTS, Term, Terms, scores, with_threshold
 
 X = TypeVar("X")
 
@@ -19,6 +20,11 @@ X = TypeVar("X")
 def _is_positive(batch: Batch, threshold: float) -> jax.Array:
     """1 where the prediction is at least the threshold."""
     return (scores(batch) >= threshold).astype(batch.weights.dtype)
+
+
+def _of_labels(terms: Terms, label_threshold: float | None) -> Terms:
+    """Terms of labels cut at a threshold, as it was given."""
+    return with_threshold(terms, options.optional_threshold("label_threshold", label_threshold))
 
 
 class AccuracySums(NamedTuple, Generic[X]):
@@ -29,14 +35,21 @@ class AccuracySums(NamedTuple, Generic[X]):
 
 
 def correct(batch: Batch, threshold: float) -> jax.Array:
-    """``w`` where the thresholded prediction equals the label."""
-    is_correct = _is_positive(batch, threshold) == batch.labels
-    return batch.weights * is_correct.astype(batch.weights.dtype)
+    """``w y`` where the prediction is positive, ``w (1 - y)`` where it is negative."""
+    is_positive = _is_positive(batch, threshold) == 1
+    return batch.weights * jnp.where(is_positive, batch.labels, 1 - batch.labels)
 
 
-def accuracy_terms(threshold: float) -> AccuracySums[Term]:
+def equal(batch: Batch, threshold: float) -> jax.Array:
+    """``w`` where the thresholded prediction equals the label, as torchrec has it."""
+    is_equal = _is_positive(batch, threshold) == batch.labels
+    return batch.weights * is_equal.astype(batch.weights.dtype)
+
+
+def accuracy_terms(threshold: float, by_equality: bool = False) -> AccuracySums[Term]:
     """The terms of accuracy at a threshold."""
-    return AccuracySums(Term(correct, (threshold,)), WEIGHTS)
+    function = equal if by_equality else correct
+    return AccuracySums(Term(function, (threshold,), excludes=NO_CLASSES), WEIGHTS)
 
 
 def accuracy_values(sums: AccuracySums[jax.Array]) -> Values:
@@ -48,6 +61,7 @@ def accuracy_values(sums: AccuracySums[jax.Array]) -> Values:
 def accuracy(
     *,
     threshold: float = 0.5,
+    label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = DEFAULT_SLOTS,
@@ -55,14 +69,17 @@ def accuracy(
 ) -> Metric:
     """Accuracy: the weighted fraction of examples classified right.
 
-    ``accuracy = sum(w [[p >= threshold] = y]) / sum(w)``. A label that is neither 0 nor 1 is
-    never matched.
+    ``accuracy = sum(w (y [p >= threshold] + (1 - y) [p < threshold])) / sum(w)``: a soft label y is
+    a positive of weight w y and a negative of weight w (1 - y). Out of the domain, so NaN: a label
+    outside of [0, 1], and a weight below 0.
 
     Source: Sokolova and Lapalme, A systematic analysis of performance measures for
     classification tasks, Information Processing & Management 45(4), 2009, table 2.
 
     Args:
         threshold: predictions from here on count as positive.
+        label_threshold: labels from here on are 1, others 0; None takes them as they are, in [0,
+            1].
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
@@ -82,7 +99,7 @@ def accuracy(
     [0.75]
     """
     return sum_metric(
-        accuracy_terms(options.threshold("threshold", threshold)),
+        _of_labels(accuracy_terms(options.threshold("threshold", threshold)), label_threshold),
         accuracy_values,
         n_tasks=n_tasks,
         window=window,
@@ -111,6 +128,11 @@ def positives_up_to(batch: Batch, threshold: float) -> jax.Array:
     return batch.weights * batch.labels * (scores(batch) <= threshold).astype(batch.weights.dtype)
 
 
+def _true_positives_term(threshold: float) -> Term:
+    """The term of true positives, which excludes labels that are no classes."""
+    return Term(true_positives, (threshold,), excludes=NO_CLASSES)
+
+
 class PrecisionSums(NamedTuple, Generic[X]):
     """Sufficient statistics of precision, each ``float[T]``."""
 
@@ -120,7 +142,7 @@ class PrecisionSums(NamedTuple, Generic[X]):
 
 def precision_terms(threshold: float) -> PrecisionSums[Term]:
     """The terms of precision at a threshold."""
-    return PrecisionSums(Term(true_positives, (threshold,)), Term(false_positives, (threshold,)))
+    return PrecisionSums(_true_positives_term(threshold), Term(false_positives, (threshold,)))
 
 
 def precision_values(sums: PrecisionSums[jax.Array]) -> Values:
@@ -133,6 +155,7 @@ def precision_values(sums: PrecisionSums[jax.Array]) -> Values:
 def precision(
     *,
     threshold: float = 0.5,
+    label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = DEFAULT_SLOTS,
@@ -141,13 +164,15 @@ def precision(
     """Precision: the weighted fraction of positive predictions that are right.
 
     ``precision = TP / (TP + FP)``, ``TP = sum(w y [p >= threshold])``, ``FP = sum(w (1 - y)
-    [p >= threshold])``.
+    [p >= threshold])``. Out of the domain, so NaN: a label outside of [0, 1], and a weight below 0.
 
     Source: Sokolova and Lapalme, A systematic analysis of performance measures for
     classification tasks, Information Processing & Management 45(4), 2009, table 2.
 
     Args:
         threshold: predictions from here on count as positive.
+        label_threshold: labels from here on are 1, others 0; None takes them as they are, in [0,
+            1].
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
@@ -167,7 +192,7 @@ def precision(
     [0.5]
     """
     return sum_metric(
-        precision_terms(options.threshold("threshold", threshold)),
+        _of_labels(precision_terms(options.threshold("threshold", threshold)), label_threshold),
         precision_values,
         n_tasks=n_tasks,
         window=window,
@@ -186,7 +211,7 @@ class RecallSums(NamedTuple, Generic[X]):
 def recall_terms(threshold: float, both_at_threshold: bool = False) -> RecallSums[Term]:
     """The terms of recall at a threshold."""
     missed = positives_up_to if both_at_threshold else false_negatives
-    return RecallSums(Term(true_positives, (threshold,)), Term(missed, (threshold,)))
+    return RecallSums(_true_positives_term(threshold), Term(missed, (threshold,)))
 
 
 def recall_values(sums: RecallSums[jax.Array]) -> Values:
@@ -200,6 +225,7 @@ def recall(
     *,
     threshold: float = 0.5,
     both_at_threshold: bool = False,
+    label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = DEFAULT_SLOTS,
@@ -208,7 +234,8 @@ def recall(
     """Recall: the weighted fraction of positive labels that were predicted.
 
     ``recall = TP / (TP + FN)``, ``TP = sum(w y [p >= threshold])``, ``FN = sum(w y
-    [p < threshold])``: a prediction equal to the threshold is positive, once.
+    [p < threshold])``: a prediction equal to the threshold is positive, once. Out of the domain, so
+    NaN: a label outside of [0, 1], and a weight below 0.
 
     Source: Sokolova and Lapalme, A systematic analysis of performance measures for
     classification tasks, Information Processing & Management 45(4), 2009, table 2.
@@ -217,6 +244,8 @@ def recall(
         threshold: predictions from here on count as positive.
         both_at_threshold: a positive label predicted exactly at the threshold counts as a true
             positive and as a false negative, as in torchrec.
+        label_threshold: labels from here on are 1, others 0; None takes them as they are, in [0,
+            1].
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
@@ -236,9 +265,12 @@ def recall(
     [0.5]
     """
     return sum_metric(
-        recall_terms(
-            options.threshold("threshold", threshold),
-            options.flag("both_at_threshold", both_at_threshold),
+        _of_labels(
+            recall_terms(
+                options.threshold("threshold", threshold),
+                options.flag("both_at_threshold", both_at_threshold),
+            ),
+            label_threshold,
         ),
         recall_values,
         n_tasks=n_tasks,

@@ -1,12 +1,16 @@
 """Counts of examples: all of them, and those that were not finite."""
 
 import jax
+import jax.numpy as jnp
 
-from recmetrics_jax._src.base import Values
+from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.factory import factory
+from recmetrics_jax._src.flags import DOMAIN, has
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.terms import EXAMPLES, NONFINITE_EXAMPLES
+from recmetrics_jax._src.terms import EXAMPLES, NONFINITE_EXAMPLES, Term
+
+FRACTIONS = "labels_between_0_and_1"
 
 
 def count_values(sums: dict[str, jax.Array]) -> Values:
@@ -73,3 +77,60 @@ def nonfinite_examples(
     """
     terms = {"nonfinite_examples": NONFINITE_EXAMPLES}
     return sum_metric(terms, count_values, n_tasks=n_tasks, window=window, slots=slots)
+
+
+def out_of_domain_counts(batch: Batch) -> jax.Array:
+    """1 for each cause of `out_of_domain_examples` that an example is of, ``float[T, N, K]``."""
+    is_of = [has(batch.flags, bit) for bit in DOMAIN.values()]
+    is_of.append((batch.labels > 0) & (batch.labels < 1))
+    return jnp.stack([x & batch.mask for x in is_of], axis=-1).astype(batch.weights.dtype)
+
+
+OUT_OF_DOMAIN = Term(out_of_domain_counts, shape=(len(DOMAIN) + 1,), raw=True)
+
+
+def out_of_domain_values(sums: dict[str, jax.Array]) -> Values:
+    """The counts by cause."""
+    counts = sums["out_of_domain_examples"]
+    return {f"examples_with_{name}": counts[:, i] for i, name in enumerate((*DOMAIN, FRACTIONS))}
+
+
+@factory
+def out_of_domain_examples(
+    *, n_tasks: int = 1, window: int | None = None, slots: int = DEFAULT_SLOTS
+) -> Metric:
+    """The numbers of examples that are out of the domain of some formula, by cause.
+
+    ``examples_with_labels_above_1 = sum([y > 1])``, and likewise for each cause. A metric whose
+    formula excludes a cause is NaN for the tasks that have such an example, and so tells that
+    something is wrong; this one tells what. Examples with a NaN or an infinity, which are bad for
+    all metrics, are `nonfinite_examples`, and count here for nothing else.
+
+    Logits given as probabilities show as predictions below 0, labels -1 and 1 as labels below 0,
+    stars as labels above 1; ``labels_between_0_and_1`` are soft, which metrics of yes or no
+    exclude. A prediction or a label beyond 1 by four units in the last place of its dtype, or
+    fewer, is 1.
+
+    Args:
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
+
+    Returns:
+        A `Metric` with ``lifetime_examples_with_<cause>`` and, with a window,
+        ``window_examples_with_<cause>``, each ``float[T]``, never NaN; the causes are
+        ``predictions_below_0``, ``predictions_above_1``, ``labels_below_0``, ``labels_above_1``,
+        ``weights_below_0`` and ``labels_between_0_and_1``.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.collection({"auc": rm.auc(window=100), "bad": rm.out_of_domain_examples()})
+    >>> state = metric.update(metric.init(), rm.make_batch([0.7, 0.2, 0.4], [1, -1, -1]))
+    >>> values = metric.compute(state)
+    >>> values["auc/window_auc"].item(), values["bad/lifetime_examples_with_labels_below_0"].item()
+    (nan, 2.0)
+    """
+    terms = {"out_of_domain_examples": OUT_OF_DOMAIN}
+    return sum_metric(terms, out_of_domain_values, n_tasks=n_tasks, window=window, slots=slots)

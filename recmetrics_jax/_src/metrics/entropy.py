@@ -8,15 +8,14 @@ from typing import Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src import _cpu
+from recmetrics_jax._src import _cpu, options
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.options import flag
 from recmetrics_jax._src.terms import (
-    EXAMPLES,
+    NO_CLASSES,
     WEIGHTED_LABELS,
     WEIGHTED_NEGATIVES,
     WEIGHTS,
@@ -24,6 +23,8 @@ from recmetrics_jax._src.terms import (
     scores,
     weighted_labels,
     weighted_negatives,
+    weights,
+    with_threshold,
 )
 
 X = TypeVar("X")
@@ -80,11 +81,28 @@ def _cross_entropy_of_classes(
     return nats * (-1 / math.log(2))
 
 
+def cross_entropy_of_logits(
+    labels: jax.Array, logits: jax.Array, weights: jax.Array, eta: float = ETA
+) -> jax.Array:
+    """`weighted_cross_entropy` of ``p = 1 / (1 + exp(-z))``, where ``log p = -log1p(exp(-z))``.
+
+    Of z and of -z, the one is beyond 0, and ``log1p`` of an exponential below 1 keeps its digits.
+    """
+    low, high = math.log(eta), math.log1p(-eta)
+    log_p = jnp.clip(jax.nn.log_sigmoid(logits), low, high)
+    log_q = jnp.clip(jax.nn.log_sigmoid(-logits), low, high)
+    nats = weights * (labels * log_p + (1 - labels) * log_q)
+    return nats * (-1 / math.log(2))
+
+
 def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
     """The weighted cross entropy of each example.
 
     A logarithm costs more than all the rest, so where all labels are 0 or 1 there may be but one.
+    Of logits it is computed without their probabilities, which lose the digits of what is likely.
     """
+    if batch.logits is not None:
+        return cross_entropy_of_logits(batch.labels, batch.logits, batch.weights, eta)
     return _cpu.by_shortcut(
         lambda labels, *_: jnp.abs(labels * labels - labels),
         functools.partial(_cross_entropy_of_classes, eta=eta),
@@ -93,8 +111,14 @@ def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
     )
 
 
+NO_PROBABILITIES = ("predictions_below_0", "predictions_above_1")
+
+# What one of the terms excludes makes all values NaN: here cross entropy has it all.
 ne_terms = NESums(
-    Term(cross_entropy, arithmetic=False), WEIGHTS, WEIGHTED_LABELS, WEIGHTED_NEGATIVES
+    Term(cross_entropy, excludes=(*NO_PROBABILITIES, *NO_CLASSES), arithmetic=False),
+    WEIGHTS,
+    WEIGHTED_LABELS,
+    WEIGHTED_NEGATIVES,
 )
 
 
@@ -140,6 +164,7 @@ def ne_values(sums: NESums[jax.Array], *, logloss: bool) -> Values:
 def ne(
     *,
     logloss: bool = False,
+    label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = DEFAULT_SLOTS,
@@ -147,15 +172,21 @@ def ne(
 ) -> Metric:
     """Normalized entropy: cross entropy relative to always predicting the average label.
 
-    ``ne = sum(w ce) / (S H(sum(w y) / S))``, where ``S = sum(w)``, ``ce = -(y log2 p +
-    (1 - y) log2(1 - p))`` and ``H`` is the binary entropy, in bits. Below 1 is better than the
-    average. Predictions and one minus predictions are clamped to [1e-12, 1 - 1e-12].
+    ``ne = sum(w ce) / (S H(sum(w y) / S))``, where ``S = sum(w)``, ``ce = -(y log2 p + (1 - y)
+    log2(1 - p))`` and ``H`` is the binary entropy, in bits. Below 1 is better than the average.
+    Predictions and one minus predictions are clamped to [1e-12, 1 - 1e-12]. Of a batch made with
+    ``logits=True`` it is computed from the logits.
+
+    Out of the domain, so NaN: a prediction or a label outside of [0, 1], but for a prediction
+    beyond 1 by rounding, and a weight below 0. Labels between 0 and 1 are soft ones.
 
     Source: He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, ADKDD 2014,
     section 3.
 
     Args:
         logloss: also give ``logloss = sum(w ce) / S``, in bits per unit of weight.
+        label_threshold: labels from here on are 1, others 0; None takes them as they are, in [0,
+            1].
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
@@ -176,8 +207,8 @@ def ne(
     {'lifetime_ne': 1.0, 'lifetime_logloss': 0.811278}
     """
     return sum_metric(
-        ne_terms,
-        functools.partial(ne_values, logloss=flag("logloss", logloss)),
+        with_threshold(ne_terms, options.optional_threshold("label_threshold", label_threshold)),
+        functools.partial(ne_values, logloss=options.flag("logloss", logloss)),
         n_tasks=n_tasks,
         window=window,
         slots=slots,
@@ -191,8 +222,13 @@ def unweighted(batch: Batch, statistic: Callable[[Batch], jax.Array]) -> jax.Arr
 
 
 unweighted_ne_terms = NESums(
-    Term(unweighted, (cross_entropy,), arithmetic=False),
-    EXAMPLES,
+    Term(
+        unweighted,
+        (cross_entropy,),
+        excludes=(*NO_PROBABILITIES, "labels_below_0", "labels_above_1"),
+        arithmetic=False,
+    ),
+    Term(unweighted, (weights,)),
     Term(unweighted, (weighted_labels,)),
     Term(unweighted, (weighted_negatives,)),
 )
@@ -207,6 +243,7 @@ def unweighted_ne_values(sums: NESums[jax.Array], *, logloss: bool) -> Values:
 def unweighted_ne(
     *,
     logloss: bool = False,
+    label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = DEFAULT_SLOTS,
@@ -218,11 +255,15 @@ def unweighted_ne(
     ``N`` real examples: mask what is not to count. Copies of an example are more examples, so here
     a weight of 3 is not three of them.
 
+    Out of the domain, so NaN: as for `recmetrics_jax.ne`, but for weights, which may be any.
+
     Source: He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, ADKDD 2014,
     section 3, where examples have no weights.
 
     Args:
         logloss: also give ``unweighted_logloss = sum(ce) / N``, in bits per example.
+        label_threshold: labels from here on are 1, others 0; None takes them as they are, in [0,
+            1].
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
@@ -245,8 +286,10 @@ def unweighted_ne(
     1.0
     """
     return sum_metric(
-        unweighted_ne_terms,
-        functools.partial(unweighted_ne_values, logloss=flag("logloss", logloss)),
+        with_threshold(
+            unweighted_ne_terms, options.optional_threshold("label_threshold", label_threshold)
+        ),
+        functools.partial(unweighted_ne_values, logloss=options.flag("logloss", logloss)),
         n_tasks=n_tasks,
         window=window,
         slots=slots,

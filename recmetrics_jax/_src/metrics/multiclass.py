@@ -12,7 +12,7 @@ from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.options import whole
-from recmetrics_jax._src.terms import WEIGHTS, Term
+from recmetrics_jax._src.terms import NEGATIVE_WEIGHTS, Term, weights
 
 X = TypeVar("X")
 
@@ -29,7 +29,8 @@ class MulticlassRecallSums(NamedTuple, Generic[X]):
 def true_positives_at_k(batch: Batch, n_classes: int, of_more: bool = False) -> jax.Array:
     """``w`` where the label is among the ``k`` highest scores, ``float[T, N, C]``, k = 1 ... C.
 
-    With ``of_more``, there may be more classes than ``C``.
+    With ``of_more``, as torchrec has it, there may be more classes than ``C``, and labels that are
+    no class, which are never hit; else their hits are NaN.
 
     A label tied with others at the edge of the top ``k`` gets the fraction of the orders of the
     tied classes that put it inside, so the order of the classes does not matter.
@@ -48,13 +49,13 @@ def true_positives_at_k(batch: Batch, n_classes: int, of_more: bool = False) -> 
     tied = jnp.sum(batch.predictions == score, axis=-1, keepdims=True, dtype=classes.dtype)
     hits = (classes[..., :n_classes] + 1 - higher) / jnp.maximum(tied, 1.0)
     hits = jnp.clip(hits, 0.0, 1.0)
-    return batch.weights[..., None] * jnp.where(has_label, hits, 0.0)
+    return batch.weights[..., None] * jnp.where(has_label, hits, 0.0 if of_more else jnp.nan)
 
 
 def multiclass_recall_terms(n_classes: int, of_more: bool = False) -> MulticlassRecallSums[Term]:
     """The terms of multiclass recall, at most at ``n_classes``, of more classes if so told."""
-    hits = Term(true_positives_at_k, (n_classes, of_more), shape=(n_classes,))
-    return MulticlassRecallSums(hits, WEIGHTS)
+    hits = Term(true_positives_at_k, (n_classes, of_more), shape=(n_classes,), by_order=True)
+    return MulticlassRecallSums(hits, Term(weights, excludes=NEGATIVE_WEIGHTS, by_order=True))
 
 
 def multiclass_recall_values(sums: MulticlassRecallSums[jax.Array]) -> Values:
@@ -75,8 +76,8 @@ def multiclass_recall(
     """Multiclass recall at k: the weighted fraction of labels among the k highest scores.
 
     ``recall_k = sum(w hit_k) / sum(w)``, where ``hit_k`` is 1 if fewer than k classes score higher
-    than the label's; of tied classes, the fraction of their orders that is a hit. A label
-    that is not one of 0 ... C - 1 is never hit.
+    than the label's; of tied classes, the fraction of their orders that is a hit. Out of the
+    domain, so NaN: a label that is not one of 0 ... C - 1, and a weight below 0.
 
     Source: Sokolova and Lapalme, A systematic analysis of performance measures for
     classification tasks, Information Processing & Management 45(4), 2009, table 3 (micro-averaged

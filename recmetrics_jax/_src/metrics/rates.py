@@ -11,7 +11,18 @@ from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.terms import WEIGHTED_LABELS, WEIGHTED_PREDICTIONS, WEIGHTS
+from recmetrics_jax._src.options import optional_threshold
+from recmetrics_jax._src.terms import (
+    NEGATIVE_WEIGHTS,
+    NO_CLASSES,
+    WEIGHTED_LABELS,
+    WEIGHTED_PREDICTIONS,
+    WEIGHTS,
+    Term,
+    weighted_labels,
+    weighted_predictions,
+    with_threshold,
+)
 
 X = TypeVar("X")
 
@@ -23,7 +34,9 @@ class CalibrationSums(NamedTuple, Generic[X]):
     calibration_denom: X
 
 
-calibration_terms = CalibrationSums(WEIGHTED_PREDICTIONS, WEIGHTED_LABELS)
+NEGATIVE = ("predictions_below_0", "labels_below_0", *NEGATIVE_WEIGHTS)
+
+calibration_terms = CalibrationSums(Term(weighted_predictions, excludes=NEGATIVE), WEIGHTED_LABELS)
 
 
 def calibration_values(sums: CalibrationSums[jax.Array], *, of_positive: bool = False) -> Values:
@@ -37,6 +50,7 @@ def calibration_values(sums: CalibrationSums[jax.Array], *, of_positive: bool = 
 @factory
 def calibration(
     *,
+    label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = DEFAULT_SLOTS,
@@ -44,12 +58,15 @@ def calibration(
 ) -> Metric:
     """Calibration: what was predicted over what happened; 1 is calibrated on average.
 
-    ``calibration = sum(w p) / sum(w y)``.
+    ``calibration = sum(w p) / sum(w y)``. Also called PCOC, predicted click over click. Predictions
+    and labels may be amounts of any size; out of the domain, so NaN, is one below 0, as logits
+    have, and a weight below 0.
 
     Source: He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, ADKDD 2014,
     section 3.
 
     Args:
+        label_threshold: labels from here on are 1, others 0; None takes them as they are.
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
@@ -69,7 +86,7 @@ def calibration(
     [0.75]
     """
     return sum_metric(
-        calibration_terms,
+        with_threshold(calibration_terms, optional_threshold("label_threshold", label_threshold)),
         calibration_values,
         n_tasks=n_tasks,
         window=window,
@@ -85,7 +102,7 @@ class CTRSums(NamedTuple, Generic[X]):
     ctr_denom: X
 
 
-ctr_terms = CTRSums(WEIGHTED_LABELS, WEIGHTS)
+ctr_terms = CTRSums(Term(weighted_labels, excludes=NO_CLASSES), WEIGHTS)
 
 
 def ctr_values(sums: CTRSums[jax.Array]) -> Values:
@@ -96,6 +113,7 @@ def ctr_values(sums: CTRSums[jax.Array]) -> Values:
 @factory
 def ctr(
     *,
+    label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = DEFAULT_SLOTS,
@@ -103,12 +121,15 @@ def ctr(
 ) -> Metric:
     """Click-through rate: the weighted mean of the labels.
 
-    ``ctr = sum(w y) / sum(w)``.
+    ``ctr = sum(w y) / sum(w)``. Out of the domain, so NaN: a label outside of [0, 1], and a weight
+    below 0.
 
     Source: Richardson, Dominowska and Ragno, Predicting Clicks: Estimating the Click-Through
     Rate for New Ads, WWW 2007, section 1.
 
     Args:
+        label_threshold: labels from here on are 1, others 0; None takes them as they are, in [0,
+            1].
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
@@ -127,7 +148,7 @@ def ctr(
     [0.75]
     """
     return sum_metric(
-        ctr_terms,
+        with_threshold(ctr_terms, optional_threshold("label_threshold", label_threshold)),
         ctr_values,
         n_tasks=n_tasks,
         window=window,
@@ -161,7 +182,7 @@ def weighted_avg(
 ) -> Metric:
     """Weighted average of the predictions, whatever they are; the labels do not count.
 
-    ``weighted_avg = sum(w p) / sum(w)``.
+    ``weighted_avg = sum(w p) / sum(w)``. Out of the domain, so NaN: a weight below 0.
 
     Source: the weighted arithmetic mean; the name is that of torchrec.metrics.weighted_avg.
 
