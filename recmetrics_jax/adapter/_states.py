@@ -186,8 +186,11 @@ class States(Module):
 
     @contextlib.contextmanager
     def local_states(self) -> Iterator[None]:
-        """A scope with the states of this rank in place, even where `sync` replaced them."""
-        if not self._is_synced:
+        """A scope with the states of this rank in place, even where `sync` replaced them.
+
+        Inside `updating` they are in place already.
+        """
+        if not self._is_synced or self._is_updating:
             yield
             return
         merged = self._states()
@@ -207,22 +210,21 @@ class States(Module):
         if self._is_updating:
             yield
             return
-        self._is_updating = True
-        try:
-            with self.local_states():
-                windows = {name: window.copy() for name, window in self._windows.items()}
-                kept: dict[str, Any] = {"_num_samples": self._num_samples}
-                for name in self._defaults.keys() - windows.keys():
-                    state = getattr(self, name)
-                    kept[name] = state[:] if isinstance(state, list) else copy(state)
-                try:
-                    yield
-                except BaseException:
-                    self._windows.update(windows)
-                    self._set_states(kept)
-                    raise
-        finally:
-            self._is_updating = False
+        with self.local_states():
+            windows = {name: window.copy() for name, window in self._windows.items()}
+            kept: dict[str, Any] = {"_num_samples": self._num_samples}
+            for name in self._defaults.keys() - windows.keys():
+                state = getattr(self, name)
+                kept[name] = state[:] if isinstance(state, list) else copy(state)
+            self._is_updating = True
+            try:
+                yield
+            except BaseException:
+                self._windows.update(windows)
+                self._set_states(kept)
+                raise
+            finally:
+                self._is_updating = False
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

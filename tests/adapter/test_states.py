@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recmetrics_jax.adapter import _distributed
 from recmetrics_jax.adapter._declaration import declare
 from recmetrics_jax.adapter._inputs import SAMPLE_STATES, as_keys
 from recmetrics_jax.adapter._passes import samples_as_inputs
@@ -148,6 +149,24 @@ def test_windows_are_the_sums_of_updates():
     assert metric.compute()["ctr-a|window_ctr"].item() == first + 100
     metric.update(**batch(0))
     assert metric.compute()["ctr-a|window_ctr"].item() == 2 * first
+
+
+@pytest.mark.parametrize("cls", [NEMetric, AUCMetric], ids=["sums", "examples"])
+def test_updates_that_call_ours_while_synced_are_kept(cls, monkeypatch):
+    monkeypatch.setattr(_distributed, "is_distributed", lambda: True)  # Of one rank.
+
+    class Calling(cls._computation_class):
+        def update(self, *, predictions: Any, labels: Any, weights: Any, **kwargs: Any) -> None:
+            batch = {"predictions": predictions, "labels": labels, "weights": weights}
+            super().update(**batch, **kwargs)
+
+    calling, plain = made(type("CallingMetric", (cls,), {"_computation_class": Calling})), made(cls)
+    for metric in (calling, plain):
+        metric.update(**batch(0))
+        metric.sync()
+        metric.update(**batch(1))
+        metric.unsync()
+    assert calling.compute() == plain.compute()
 
 
 def test_joined_updates_pass_on_required_inputs_alone():
