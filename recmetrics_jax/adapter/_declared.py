@@ -106,6 +106,11 @@ class DeclaredComputation(RecMetricComputation):
         """What the factory makes."""
         return self._declaration
 
+    @property
+    def required_keys(self) -> tuple[str, ...]:
+        """The names of the keys that come in ``required_inputs``."""
+        return self._declaration.keys
+
     def declare_window(self, window_size: int) -> None:
         """Tells the factory the window of all ranks, of which ``window_size`` is this rank's."""
         self._declaration = declare(*self._declaration.made_by, window_size)

@@ -112,6 +112,7 @@ def term_sums(
     predictions: Any,
     weights: Any,
     in_float64: Sequence[str] = (),
+    keys: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """Sums of terms over the last axis, by name.
 
@@ -121,6 +122,7 @@ def term_sums(
         predictions: ``[..., N]``, or ``[..., N, C]``.
         weights: ``[..., N]``; None for ones.
         in_float64: the sums that are float64; others have the dtype of the arguments.
+        keys: the keys that the terms read, by name, ``[N]`` each.
 
     Returns:
         ``[..., *shape]`` each. All are added up in float64.
@@ -134,7 +136,8 @@ def term_sums(
         x.reshape(rows, y.shape[-1], *x.shape[y.ndim :])
         for x in (p, y, np.broadcast_to(w, y.shape))
     )
-    inputs = host_inputs([TaskBatch(0, p, y2, w)], {}, (), rows)
+    keys = keys or {}
+    inputs = host_inputs([TaskBatch(0, p, y2, w)], keys, tuple(keys), rows)
     statistics = _statistics_of(tuple(terms.values()))
     sums = statistics(inputs)
     kind = kind_among(arrays)
@@ -173,11 +176,7 @@ def of_samples(
     """
     arrays = [_joined(x) for x in (predictions, labels, weights)]
     shape = arrays[0].shape
-    for argument, array in zip(("labels", "weights"), arrays[1:], strict=True):
-        if array.shape != shape:
-            raise ValueError(
-                f"{argument}: expected shape {shape}, as predictions, got {array.shape}"
-            )
+    check_alike(*arrays)
     keys = {} if grouping_keys is None else {"grouping_keys": grouping_keys}
     if keys and math.prod(shape_of(grouping_keys)) not in (shape[1], math.prod(shape)):
         raise ValueError(
@@ -197,6 +196,14 @@ def _joined(x: Any) -> np.ndarray:
         return np.atleast_2d(to_numpy(x))
     arrays = [np.atleast_2d(to_numpy(array)) for array in x]
     return np.concatenate(arrays, axis=-1) if arrays else np.zeros((1, 0), np.float32)
+
+
+def check_alike(predictions: Any, labels: Any, weights: Any) -> None:
+    """Raises ValueError if labels or weights are not of the shape of the predictions."""
+    shape = shape_of(predictions)
+    for name, x in (("labels", labels), ("weights", weights)):
+        if shape_of(x) != shape:
+            raise ValueError(f"{name}: expected shape {shape}, as predictions, got {shape_of(x)}")
 
 
 def check_fused_update(name: str, is_grouped: bool, fused_update_limit: int) -> None:

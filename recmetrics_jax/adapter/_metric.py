@@ -141,7 +141,7 @@ class RecMetric(Module, abc.ABC):
             self._required_inputs |= self._get_task_required_inputs(of_computation)
             if isinstance(computation, DeclaredComputation):
                 computation.declare_window(window_size)
-                self._required_inputs.update(computation.declaration.keys)
+                self._required_inputs.update(computation.required_keys)
         self._by_passes = [
             computation
             for computation in self.computations
