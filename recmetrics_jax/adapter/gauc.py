@@ -171,8 +171,8 @@ def _auc_of_groups(batch: Batch) -> tuple[jax.Array, jax.Array]:
     predictions = scores(batch)
     is_first = segments.is_first(*batch.key(NUM_CANDIDATES))
     first = segments.take(predictions, segments.first_rows(is_first))
-    # As in the reference, a prediction of 0 is taken for padding, unless the group begins with it.
-    differs = batch.mask & (predictions != first) & (predictions != 0)
+    # As in the reference, a prediction of 0 is one of padding, unless the group begins with it.
+    differs = (predictions != first) & (predictions != 0)
     has_order = segments.cumsum(differs.astype(jnp.int32), is_first) > 0
     # Groups are neighbours, and stay where they are when they are sorted by number and score.
     groups = (segments.numbers(is_first),)

@@ -14,6 +14,7 @@ from recmetrics_jax.adapter import (
     auprc,
     calibration,
     ctr,
+    gauc,
     mae,
     mse,
     multiclass_recall,
@@ -56,6 +57,8 @@ class Case:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     key: str = ""
     """The further input that it needs."""
+    has_lengths: bool = False
+    """Whether it needs the lengths of groups."""
 
     @property
     def namespace(self) -> str:
@@ -119,6 +122,12 @@ CASES = [
         "unweighted_ne",
         unweighted_ne.UnweightedNEMetric,
         both("unweighted_ne", 0.6539573702228912),
+    ),
+    Case(
+        "gauc",
+        gauc.GAUCMetric,
+        both("gauc", 0.7777777774838271) | both("gauc_num_samples", 2.0),
+        has_lengths=True,
     ),
 ]
 
@@ -196,6 +205,8 @@ def batch(
         arguments["weights"][task] = convert(WEIGHTS[np.roll(order, 2 * seed)])
     if case.key:
         arguments["required_inputs"] = {case.key: KEYS[np.arange(n) % N]}
+    if case.has_lengths:
+        arguments["num_candidates"] = np.array([n // 2, n - n // 2])
     return arguments
 
 

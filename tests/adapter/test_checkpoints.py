@@ -42,6 +42,7 @@ STATES = {
     "xauc": ["error_sum", "weighted_num_pairs"],
     "ndcg": ["sum_ndcg", "num_sessions"],
     "unweighted_ne": ["cross_entropy_sum", "weighted_num_samples", "pos_labels", "neg_labels"],
+    "gauc": ["auc_sum", "num_samples"],
     "auc": [],
     "auprc": [],
     "rauc": [],
