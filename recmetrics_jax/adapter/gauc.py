@@ -43,9 +43,9 @@ def compute_gauc_3d(predictions: Tensor, labels: Tensor, weights: Tensor) -> dic
         weights: like ``predictions``.
 
     Returns:
-        ``auc_sum``, the sum of AUC over groups with both classes and more than one prediction other
-        than 0, of the dtype of the labels and weights, and ``num_samples``, their number,
-        ``int64``; each ``[n_tasks]``. Ties count half.
+        ``auc_sum``, the sum of the AUC of groups, of the dtype of the labels and weights, and
+        ``num_samples``, the number of these groups, ``int64``; each ``[n_tasks]``. Left out are
+        groups of one class, and those whose predictions are all one number or 0. Ties count half.
 
     Raises:
         ValueError: if shapes differ.
@@ -189,7 +189,8 @@ def _auc_of_groups(batch: Batch) -> tuple[jax.Array, jax.Array]:
 
 def auc_sum(batch: Batch) -> jax.Array:
     """The sum of the AUC of groups, ``float64[T]``."""
-    return jnp.sum(_auc_of_groups(batch)[0], axis=1)
+    with jax.enable_x64(True):
+        return jnp.sum(_auc_of_groups(batch)[0], axis=1)
 
 
 def num_samples(batch: Batch) -> jax.Array:
@@ -217,14 +218,14 @@ def _gauc(*, fused_update_limit: int = 0, **options: Any) -> Metric:
 class GAUCMetricComputation(DeclaredComputation):
     """The states of GAUC: the sum of the AUC of groups, and how many have one.
 
-    A group counts if it has both classes, and predictions that are not all one number or 0. Those
-    of a batch are apart from those of others.
+    A group counts if it has both classes, and predictions that are not all one number or 0. It is
+    what one batch holds of it.
 
     Args:
         fused_update_limit: as in `RecMetric`.
 
     Raises:
-        RecMetricException: if a fused update is asked for: what of groups then?
+        RecMetricException: if a fused update is asked for, which would lose the lengths of groups.
     """
 
     _factory = staticmethod(_gauc)
