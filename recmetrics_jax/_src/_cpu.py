@@ -13,6 +13,7 @@ arrays are added up a few in a pass, and each in chunks::
     what is left:   the sum of these 3
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.base import is_known
+from recmetrics_jax._src.domain import Check, Extremes
 
 UNROLLED = 8
 """The longest reduction that is unrolled."""
@@ -49,71 +51,112 @@ def chunks_of(length: int) -> int:
     return next((chunks for chunks in range(UNROLLED, 1, -1) if length % chunks == 0), length)
 
 
-def sums_of(*arrays: jax.Array) -> jax.Array:
-    """The sums of ``K`` arrays ``float[T, N]``, ``float64[T, K]``; in an x64 scope.
+def sums_of(arrays: Sequence[jax.Array], checks: Sequence[Check] = ()) -> jax.Array:
+    """The sums of ``K`` arrays ``float[T, N]``, ``float64[T, K + M]``; in an x64 scope.
 
-    For numbers that are plain arithmetic, since in a pass of several they may be computed one by
-    one. On a GPU the compiler makes one pass of them by itself.
+    And for each of ``M`` domains a number above 0 if an example is out of it. For numbers that are
+    plain arithmetic, since in a pass of several they may be computed one by one. On a GPU the
+    compiler makes one pass of them by itself.
     """
+    extremes = [check.extremes for check in checks]
+    shapes = {x.shape for x in jax.tree.leaves((arrays, extremes))}
+    if not shapes:
+        return jnp.zeros((0, 0))
+    chex.assert_equal_shape(jax.tree.leaves((arrays, extremes)))
+    one_by_one = functools.partial(_one_by_one, checks=checks)
     # Any number of examples, as an exported function may take them, cannot be split into rows.
-    if not is_known(arrays[0].shape[1]) or len(arrays) == 1:
-        return _one_by_one(*arrays)
-    return jax.lax.platform_dependent(*arrays, cpu=_in_rows, default=_one_by_one)
+    ((_, size),) = shapes
+    if not is_known(size) or (len(arrays) == 1 and not checks):
+        return one_by_one(arrays, extremes)
+    in_rows = functools.partial(_in_rows, checks=checks)
+    return jax.lax.platform_dependent(arrays, extremes, cpu=in_rows, default=one_by_one)
 
 
-def _one_by_one(*arrays: jax.Array) -> jax.Array:
-    return jnp.stack([jnp.sum(x, axis=1, dtype=jnp.float64) for x in arrays], axis=1)
+def _one_by_one(
+    arrays: Sequence[jax.Array], extremes: Sequence[Extremes], checks: Sequence[Check]
+) -> jax.Array:
+    outside = [check.outside(x) for check, x in zip(checks, extremes, strict=True)]
+    columns = [*(x[..., None] for x in arrays), *outside]
+    return jnp.concatenate([jnp.sum(x, axis=1, dtype=jnp.float64) for x in columns], axis=1)
 
 
-def _in_rows(*arrays: jax.Array) -> jax.Array:
+def _in_rows(
+    arrays: Sequence[jax.Array], extremes: Sequence[Extremes], checks: Sequence[Check]
+) -> jax.Array:
     """`sums_of` as a CPU does them best: by rows, in passes of a few arrays.
 
     With 5 arrays of 8,192 numbers there are two passes, of three arrays and of two. Each number is
     at ``[row, chunk, place]`` of ``[16, 8, 64]``: sums over the chunks leave ``[16, 64]``, those
-    over the places ``[16]``, and those over the rows one for each array.
+    over the places ``[16]``, and those over the rows one for each array. Extremes go the same way,
+    in one pass, and whether a row is out of a domain is added up with its sums.
 
     >>> with jax.enable_x64(True):
-    ...     _in_rows(*(jnp.full((1, 8192), x, jnp.float32) for x in (1, 2, 3, 4, 0.5))).tolist()
+    ...     arrays = [jnp.full((1, 8192), x, jnp.float32) for x in (1, 2, 3, 4, 0.5)]
+    ...     _in_rows(arrays, [], []).tolist()
     [[8192.0, 16384.0, 24576.0, 32768.0, 4096.0]]
     """
-    n_tasks, size = arrays[0].shape
+    n_tasks, size = jax.tree.leaves((arrays, extremes))[0].shape
     rows = math.gcd(size, ROWS)
     length = size // rows
-    # A length without small divisors leaves some over, which `_sums_of_rows` adds.
-    chunks, passes = min(chunks_of(length), UNROLLED), -(-len(arrays) // IN_A_PASS)
+    # A length without small divisors leaves some over, which `_by_rows` sees to.
+    chunks, most = min(chunks_of(length), UNROLLED), IN_A_PASS
     if n_tasks * size <= SMALL:
-        chunks, passes = max(length, 1), 1
-    by_row: list[jax.Array] = []
-    for indices in np.array_split(np.arange(len(arrays)), passes):
-        by_row += _sums_of_rows([arrays[i].reshape(n_tasks, rows, length) for i in indices], chunks)
-    return jnp.sum(jnp.stack(by_row, axis=2), axis=1)
+        chunks, most = max(length, 1), max(len(arrays), 1)
+
+    def split(x: jax.Array) -> jax.Array:
+        return x.reshape(n_tasks, rows, length)
+
+    columns: list[jax.Array] = []
+    passes = -(-len(arrays) // most)
+    for part in np.array_split(np.arange(len(arrays)), passes) if passes else []:
+        in_pass = [split(arrays[i]).astype(jnp.float64) for i in part]
+        columns += _by_rows([jnp.add] * len(in_pass), in_pass, chunks)
+    by_row = [x[..., None] for x in columns]
+    for check, (least, largest) in zip(checks, extremes, strict=True):
+        combines = [jnp.minimum] * len(least) + [jnp.maximum] * len(largest)
+        of_rows = _by_rows(combines, [split(x) for x in (*least, *largest)], chunks)
+        of_rows = Extremes(tuple(of_rows[: len(least)]), tuple(of_rows[len(least) :]))
+        by_row.append(check.outside(of_rows).astype(jnp.float64))
+    return jnp.sum(jnp.concatenate(by_row, axis=2), axis=1)
 
 
-def _sums_of_rows(arrays: Sequence[jax.Array], chunks: int) -> Sequence[jax.Array]:
-    """The sums of rows ``float[T, R, N]``, ``float64[T, R]``, by chunks of a row; in one pass.
+def _by_rows(
+    combines: Sequence[Callable[..., jax.Array]], arrays: Sequence[jax.Array], chunks: int
+) -> Sequence[jax.Array]:
+    """0 and the numbers of rows ``[T, R, N]``, combined, ``[T, R]``, by chunks; in one pass.
 
-    >>> with jax.enable_x64(True):
-    ...     _sums_of_rows([jnp.arange(11.0).reshape(1, 1, 11)], 4)[0].tolist()  # 3 are left over
-    [[55.0]]
+    >>> x = jnp.arange(11.0).reshape(1, 1, 11)  # 3 are left over.
+    >>> [x.tolist() for x in _by_rows([jnp.add, jnp.maximum], [x, x], 4)]
+    [[[55.0]], [[10.0]]]
     """
     *shape, length = arrays[0].shape
     even = length - length % chunks
     in_chunks = [x[..., :even].reshape(*shape, chunks, even // chunks) for x in arrays]
-    sums = _reduce(_reduce([x.astype(jnp.float64) for x in in_chunks], 2), 2)
+    combined = _reduce(combines, _reduce(combines, in_chunks, 2), 2)
     if even == length:
-        return sums
-    rest = _reduce([x[..., even:].astype(jnp.float64) for x in arrays], 2)
-    return [x + y for x, y in zip(sums, rest, strict=True)]
+        return combined
+    rest = _reduce(combines, [x[..., even:] for x in arrays], 2)
+    return _each(combines, combined, rest)
 
 
-def _reduce(operands: Sequence[jax.Array], axis: int) -> Sequence[jax.Array]:
-    """The sums along an axis, in one pass."""
+def _reduce(
+    combines: Sequence[Callable[..., jax.Array]], operands: Sequence[jax.Array], axis: int
+) -> Sequence[jax.Array]:
+    """0 and what is along an axis, combined, in one pass."""
     return jax.lax.reduce(
         tuple(operands),
-        (np.float64(0),) * len(operands),
-        lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
+        tuple(np.zeros((), x.dtype) for x in operands),
+        functools.partial(_each, combines),
         dimensions=(axis,),
     )
+
+
+def _each(
+    combines: Sequence[Callable[..., jax.Array]],
+    a: Sequence[jax.Array],
+    b: Sequence[jax.Array],
+) -> tuple[jax.Array, ...]:
+    return tuple(combine(x, y) for combine, x, y in zip(combines, a, b, strict=True))
 
 
 def by_shortcut(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from recmetrics_jax._src.flags import LEFT_OUT, LOWEST, NONFINITE, has
+from recmetrics_jax._src.domain import Given
 
 State = Any  # a pytree of arrays, opaque to the caller
 Values = dict[str, jax.Array]
@@ -36,17 +36,24 @@ class Batch(NamedTuple):
     """``float[T, N]``."""
     mask: jax.Array
     """``bool[T, N]``: True for real examples, False for padding."""
-    flags: jax.Array
-    """``uint8[T, N]``: what is unusual about an example, a bit for each cause."""
+    nonfinite: jax.Array
+    """``bool[T, N]``: the examples that came with a NaN or an infinity."""
     keys: Mapping[str, jax.Array]
     """``int32[T, N, 2]`` each: sessions, groups, as the upper and the lower half of 64 bits."""
     logits: jax.Array | None = None
     """``float[T, N]``: the logarithms of the odds that the predictions are, if they came so."""
+    given: Given = Given()
+    """How the arrays were given."""
 
     @property
-    def nonfinite(self) -> jax.Array:
-        """``bool[T, N]``: the examples that came with a NaN or an infinity."""
-        return has(self.flags, NONFINITE | LOWEST | LEFT_OUT)
+    def of_values(self) -> "Batch":
+        """The examples for statistics in which more than the order of predictions counts."""
+        if not self.given.leaves_out:
+            return self
+        is_lowest = jnp.isneginf(self.predictions)
+        if is_lowest.ndim == 3:
+            is_lowest = jnp.any(is_lowest, axis=2)
+        return masked(self, ~is_lowest)
 
     def key(self, name: str) -> tuple[jax.Array, jax.Array]:
         """The halves of a key, ``int32[T, N]`` each, to sort and compare by."""
@@ -87,6 +94,13 @@ def newest(batch: Batch, limit: int) -> Batch:
     """A batch with all but its last ``limit`` real examples masked."""
     count = jnp.cumsum(batch.mask, axis=1, dtype=jnp.int32)
     return masked(batch, count > count[:, -1:] - limit)
+
+
+def is_nonfinite(predictions: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """Which examples have a NaN or an infinity, ``bool[T, N]``."""
+    of_scores = ~jnp.isfinite(predictions)
+    of_scores = of_scores if of_scores.ndim == 2 else jnp.any(of_scores, axis=2)
+    return of_scores | ~jnp.isfinite(labels) | ~jnp.isfinite(weights)
 
 
 def tail(batch: Batch, length: int) -> Batch:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import errors
 
-from recmetrics_jax._src.base import Batch, masked
+from recmetrics_jax._src.base import Batch, is_nonfinite, masked
 from recmetrics_jax._src.checks import (
     ArrayOrList,
     check_keys,
@@ -22,7 +22,7 @@ from recmetrics_jax._src.checks import (
     shape_of_batch,
     to_host,
 )
-from recmetrics_jax._src.flags import LEFT_OUT, LOWEST, NONFINITE, flags_of, has
+from recmetrics_jax._src.domain import Given
 from recmetrics_jax._src.forks import check_not_forked
 from recmetrics_jax._src.keys import Keys, keys_named
 from recmetrics_jax._src.options import flag, whole
@@ -117,11 +117,13 @@ def assemble(
     widest = predictions if labels.ndim == 1 else labels
     spec: Any = spec_of(widest)  # Of each array of the batch.
     spec = jax.P(*spec[:2]) if widest.ndim > 1 else jax.P(None, *spec)
+    given = Given.of(float if are_logits else predictions.dtype, mask_nonfinite)
     of_logits = spec if are_logits and predictions.ndim < 3 else None
+    of_keys = jax.tree.map(lambda _: spec, keys)
     return with_automatic_axes(
-        functools.partial(_assembled, mask_nonfinite=mask_nonfinite, are_logits=are_logits),
+        functools.partial(_assembled, given=given, are_logits=are_logits),
         *(predictions, labels, weights, mask, keys),
-        result=Batch(spec, spec, spec, spec, spec, jax.tree.map(lambda _: spec, keys), of_logits),
+        result=Batch(spec, spec, spec, spec, spec, of_keys, of_logits, given),
     )
 
 
@@ -132,11 +134,10 @@ def _assembled(
     mask: jax.Array | None,
     keys: dict[str, jax.Array],
     *,
-    mask_nonfinite: bool,
+    given: Given,
     are_logits: bool,
 ) -> Batch:
     shape = shape_of_batch(predictions, labels)
-    dtypes = predictions.dtype, labels.dtype
     classes = predictions.shape[2:]
     predictions = jnp.broadcast_to(predictions, (*shape, *classes))
     labels = jnp.broadcast_to(labels, shape)
@@ -149,14 +150,14 @@ def _assembled(
     logits = None
     if are_logits:
         logits, predictions = predictions, _probabilities(predictions)
-        dtypes = predictions.dtype, labels.dtype
-    flags = jnp.where(mask, flags_of(predictions, labels, weights, *dtypes), jnp.uint8(0))
-    if mask_nonfinite:
-        flags = jnp.where(has(flags, LOWEST), flags ^ jnp.uint8(LOWEST | LEFT_OUT), flags)
-        mask = mask & ~has(flags, NONFINITE)
+    nonfinite = mask & is_nonfinite(predictions, labels, weights)
+    if given.leaves_out:
+        # But for scores of -inf, which are in order.
+        scores = jnp.where(jnp.isneginf(predictions), 0.0, predictions)
+        mask = mask & ~is_nonfinite(scores, labels, weights)
     logits = None if classes else logits
-    batch = masked(Batch(predictions, labels, weights, mask, flags, keys, logits), mask)
-    return batch._replace(flags=flags)  # Counted also where it is left out.
+    batch = Batch(predictions, labels, weights, mask, nonfinite, keys, logits, given)
+    return masked(batch, mask)._replace(nonfinite=nonfinite)  # Counted also where it is left out.
 
 
 def _probabilities(logits: jax.Array) -> jax.Array:

@@ -13,8 +13,8 @@ import jax
 
 from recmetrics_jax._src.base import Batch
 from recmetrics_jax._src.definitions import Kept, SampleDefinition, SumDefinition
+from recmetrics_jax._src.domain import checked_causes
 from recmetrics_jax._src.factory import factory
-from recmetrics_jax._src.flags import checked_causes
 from recmetrics_jax._src.identity import Formula, check_hashable
 from recmetrics_jax._src.metric import Engine, Metric
 from recmetrics_jax._src.options import LARGEST_SAMPLES, flag, names, undefined_values, whole

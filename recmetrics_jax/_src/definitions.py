@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.base import Batch, Values, along
-from recmetrics_jax._src.flags import LOWEST, NONFINITE, bits_of, has
+from recmetrics_jax._src.domain import Domain, outside
 from recmetrics_jax._src.identity import Formula, Value, typed
 from recmetrics_jax._src.terms import Term
 
@@ -157,6 +157,10 @@ class SampleDefinition(Definition):
 
         Or one that is out of the domain of the formula.
         """
-        bits = NONFINITE | bits_of(self.excludes) | (0 if self.kept.by_order else LOWEST)
-        has_bad = jnp.any(has(rows.flags, bits) & rows.mask, axis=1)
+        domain = Domain(self.excludes, self.kept.by_order)
+        is_bad = outside(rows.predictions, rows.labels, rows.weights, rows.given.one, domain)
+        return self.unless(jnp.any(is_bad[..., 0] & rows.mask, axis=1), rows)
+
+    def unless(self, has_bad: jax.Array, rows: Batch) -> Values:
+        """The values of examples; NaN for the tasks of ``bool[T]``."""
         return self.filled(self.named(rows, len(has_bad)), has_bad)

@@ -1,7 +1,7 @@
 """What states hold, and where: accumulators, and the columns of their packed arrays."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from recmetrics_jax._src.accumulators import Sum
 from recmetrics_jax._src.contents import Contents, Entry
 from recmetrics_jax._src.definitions import Kept
+from recmetrics_jax._src.domain import Domain
 from recmetrics_jax._src.fingerprints import word_of
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.samples import Samples
@@ -31,13 +32,17 @@ class Columns:
             self.starts[term] = self.size
             self.size += term.size
 
-    def are(self, by_order: bool) -> np.ndarray:
-        """``bool[1, K]``: which columns bad examples make NaN, by how predictions count."""
-        columns = (
-            np.full((1, term.size), not term.raw and term.by_order == by_order)
+    def with_nan(self, packed: jax.Array, has_bad: Mapping[Domain, jax.Array]) -> jax.Array:
+        """``packed``, NaN where a task, ``bool[T, 1]``, has an example out of a term's domain."""
+        nowhere = jnp.zeros((len(packed), 1), bool)
+        places = {domain: i for i, domain in enumerate(has_bad)}
+        of_columns = [
+            len(places) if term.raw else places[term.domain]
             for term in self.starts
-        )
-        return np.concatenate(list(columns), axis=1)
+            for _ in range(term.size)
+        ]
+        is_bad = jnp.concatenate([*has_bad.values(), nowhere], axis=1)
+        return jnp.where(is_bad[:, np.array(of_columns)], jnp.nan, packed)
 
     def select(self, packed: jax.Array, terms: Iterable[Term]) -> jax.Array:
         """The columns of some of these terms, in the order given, ``[T, K]``."""

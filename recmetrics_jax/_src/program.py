@@ -17,17 +17,17 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import reduction
 from recmetrics_jax._src.accumulators import Sum
-from recmetrics_jax._src.base import Batch, Values, is_known, make_exportable, masked, newest, tail
+from recmetrics_jax._src.base import Batch, Values, is_known, make_exportable, newest, tail
 from recmetrics_jax._src.checks import way_out_of_tasks
 from recmetrics_jax._src.definitions import Definition, SampleDefinition, SumDefinition
-from recmetrics_jax._src.flags import LEFT_OUT, has
+from recmetrics_jax._src.domain import Domain
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.identity import Value
 from recmetrics_jax._src.layout import Columns, StateLayout
 from recmetrics_jax._src.samples import Rows, Samples
 from recmetrics_jax._src.sharding import spec_of, with_automatic_axes
 from recmetrics_jax._src.state import MetricState
-from recmetrics_jax._src.terms import BAD_EXAMPLES, BinnedTerm, Term
+from recmetrics_jax._src.terms import BinnedTerm, Term
 from recmetrics_jax._src.windows import Window
 
 
@@ -125,9 +125,9 @@ class Program(Value):
         sums, has_bad = self._sums(self._statistics, batch)
         histograms = []
         for histogram, (_, term) in zip(state.histograms, self.layout.histograms, strict=True):
-            index, weights = term.scatter(batch)
-            is_bad = has_bad[term.by_order]
-            histograms.append(histogram.add(index, jnp.where(is_bad, jnp.nan, weights)))
+            index, weights = term.scatter(batch if term.by_order else batch.of_values)
+            weights = jnp.where(has_bad[term.domain], jnp.nan, weights)
+            histograms.append(histogram.add(index, weights))
         pushed = []
         for window, ((limit, _), columns) in zip(
             state.windows, self.layout.windows.items(), strict=True
@@ -146,7 +146,7 @@ class Program(Value):
             histograms=tuple(histograms),
             windows=tuple(pushed),
             samples=tuple(
-                samples.push(batch if kept.by_order else masked(batch, ~has(batch.flags, LEFT_OUT)))
+                samples.push(batch if kept.by_order else batch.of_values)
                 for samples, kept in zip(state.samples, self.layout.samples, strict=True)
             ),
         )
@@ -168,29 +168,32 @@ class Program(Value):
             of_all,
         )
 
-    def _sums(self, columns: Columns, batch: Batch) -> tuple[jax.Array, dict[bool, jax.Array]]:
+    def _sums(self, columns: Columns, batch: Batch) -> tuple[jax.Array, dict[Domain, jax.Array]]:
         """The sums of terms over a batch, ``float64[T, K]``, NaN in tasks with a bad example.
 
-        And which tasks those are, ``bool[T, 1]``, by whether predictions count by their order
-        alone. Bad examples are added up with the terms, in columns before theirs, so that they take
-        no pass of their own, and no collective. Of two tasks with 2 examples, of which the second
-        has a bad one, and two terms, 2 and 1 for each example; the number of examples is raw, and
-        stays what it is::
+        Or with one that is out of the domain of the term. And which tasks those are, ``bool[T,
+        1]``, by domain. Terms that differ in their domain alone are added up once. What is out of a
+        domain is added up with the terms, in columns after theirs, so that it takes no collective
+        of its own. Of two tasks with 2 examples, of which the second has a label of 3, and the
+        terms ``w``, and ``w y`` where labels are in [0, 1]::
 
-            bad  2s  1s  examples          2s   1s   examples      has_bad
-            0    4   2   2           ->    4    2    2             False
-            1    4   2   2                 NaN  NaN  2             True
+            w   wy  examples  outside         w   wy   examples      has_bad
+            2   1   2         0          ->   2   1    2             False
+            2   4   2         1               2   NaN  2             True
         """
-        kinds = sorted({term.by_order for term in self._terms if not term.raw})
-        bad = [BAD_EXAMPLES[by_order] for by_order in kinds]
-        terms = {term: term.evaluate(batch) for term in (*bad, *columns.starts)}
-        sums = reduction.sums(terms)
+        views = {True: batch, False: batch.of_values}
+        everywhere = [term.everywhere for term in columns.starts]
+        distinct = Columns(everywhere)
+        terms = {
+            term: term.evaluate(batch if term.raw else views[term.by_order])
+            for term in distinct.starts
+        }
+        domains = dict.fromkeys(term.domain for term in self._terms if not term.raw)
+        sums = reduction.sums(terms, reduction.checks_of(batch, domains))
         with jax.enable_x64(True):
-            counts, sums = sums[:, : len(kinds)], sums[:, len(kinds) :]
-            has_bad = {by_order: counts[:, i : i + 1] > 0 for i, by_order in enumerate(kinds)}
-            for by_order, is_bad in has_bad.items():
-                sums = jnp.where(is_bad & columns.are(by_order), jnp.nan, sums)
-            return sums, has_bad
+            sums, outside = sums[:, : distinct.size], sums[:, distinct.size :] > 0
+            has_bad = {domain: outside[:, i : i + 1] for i, domain in enumerate(domains)}
+            return columns.with_nan(distinct.select(sums, everywhere), has_bad), has_bad
 
     def merge(self, a: MetricState, b: MetricState) -> MetricState:
         """The state of both streams together."""

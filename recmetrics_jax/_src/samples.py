@@ -16,8 +16,7 @@ from flax import serialization
 from jax import export
 
 from recmetrics_jax._src import numerics, segments
-from recmetrics_jax._src.base import Batch, along
-from recmetrics_jax._src.flags import flags_of
+from recmetrics_jax._src.base import Batch, along, is_nonfinite
 from recmetrics_jax._src.windows import NEVER
 
 
@@ -112,8 +111,8 @@ class Samples(NamedTuple):
         """The examples, in no particular order."""
         rows = self.rows
         mask = rows.updated != 0
-        flags = flags_of(rows.predictions, rows.labels, rows.weights)
-        return Batch(rows.predictions, rows.labels, rows.weights, mask, flags, rows.keys)
+        arrays = rows.predictions, rows.labels, rows.weights
+        return Batch(*arrays, mask, is_nonfinite(*arrays), rows.keys)
 
     def push(self, batch: Batch) -> "Samples":
         """With the real examples of a batch; of more than fit, the last ones."""

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recmetrics_jax._src.base import Batch, along, masked
+from recmetrics_jax._src.base import Batch, along
+from recmetrics_jax._src.domain import Domain, checked_causes
 from recmetrics_jax._src.fingerprints import text_of
-from recmetrics_jax._src.flags import LEFT_OUT, LOWEST, NONFINITE, bits_of, checked_causes, has
 from recmetrics_jax._src.identity import Formula, Value, check_hashable, typed
 from recmetrics_jax._src.options import flag, names, shape
 
@@ -36,7 +36,7 @@ class Term(Value):
         keys: names of the key arrays that the function reads from ``batch.keys``.
         excludes: what is out of the domain of the function, such as ``"labels_above_1"``: the names
             that `recmetrics_jax.out_of_domain_examples` counts by. One such example makes the sums
-            of its task NaN.
+            of its task NaN, unless ``raw``.
         by_order: True: predictions count by their order alone, so that one of -inf is the lowest;
             False: it is a bad example.
         raw: False: masked examples count nothing, and a bad example, of a NaN or an infinity, makes
@@ -130,7 +130,6 @@ class Term(Value):
         Raises:
             ValueError: if the function's result has another shape or is not floating.
         """
-        batch = self._counted(batch)
         terms = self.function(batch, *self.options)
         rows = batch.mask.shape[:1] if self.is_summed else batch.mask.shape
         expected = (*rows, *self.shape)
@@ -142,29 +141,19 @@ class Term(Value):
                 f"term {self.name!r}: expected a float array of shape {expected}, {what}, got {got}"
             )
         terms = jnp.asarray(terms)
-        is_excluded = self.is_excluded(batch)
-        if self.is_summed:
-            is_excluded = jnp.any(is_excluded, axis=1)
-        elif not self.raw:
-            terms = jnp.where(along(batch.mask, terms), terms, jnp.zeros_like(terms))
-        if self.excludes:
-            terms = jnp.where(along(is_excluded, terms), jnp.full_like(terms, jnp.nan), terms)
-        return terms
+        if self.raw or self.is_summed:
+            return terms
+        return jnp.where(along(batch.mask, terms), terms, jnp.zeros_like(terms))
 
-    def _counted(self, batch: Batch) -> Batch:
-        """The batch, without what is left out where more than the order of predictions counts."""
-        if self.by_order or self.raw:
-            return batch
-        is_left_out = has(batch.flags, LEFT_OUT)
-        return (
-            masked(batch, ~is_left_out)
-            if self.is_summed
-            else batch._replace(mask=batch.mask & ~is_left_out)
-        )
+    @property
+    def domain(self) -> Domain:
+        """What examples must be."""
+        return Domain(self.excludes, self.by_order)
 
-    def is_excluded(self, batch: Batch) -> jax.Array:
-        """Which real examples are out of the domain, ``bool[T, N]``."""
-        return has(batch.flags, bits_of(self.excludes)) & batch.mask
+    @property
+    def everywhere(self) -> "Term":
+        """The term without its domain: what its sums are where all examples are in it."""
+        return dataclasses.replace(self, excludes=()) if self.excludes else self
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,12 +175,7 @@ class BinnedTerm(Term):
 
     def scatter(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Where in the ``size`` sums examples count, and what: ``int32`` and ``float[T, C N]``."""
-        batch = self._counted(batch)
         index, weights = self.function(batch, *self.options)
-        if self.excludes:
-            weights = jnp.where(
-                self.is_excluded(batch)[..., None], jnp.full_like(weights, jnp.nan), weights
-            )
         counts, bins = self.shape
         chex.assert_shape(index, batch.mask.shape)
         chex.assert_shape(weights, (*batch.mask.shape, counts))
@@ -268,12 +252,6 @@ def nonfinite_examples(batch: Batch) -> jax.Array:
     return batch.nonfinite.astype(batch.weights.dtype)
 
 
-def bad_examples(batch: Batch, by_order: bool) -> jax.Array:
-    """1 for each bad example that is not masked: the values of its task are NaN."""
-    is_bad = has(batch.flags, NONFINITE if by_order else NONFINITE | LOWEST)
-    return (is_bad & batch.mask).astype(batch.weights.dtype)
-
-
 NEGATIVE_WEIGHTS = ("weights_below_0",)
 NO_CLASSES = ("labels_below_0", "labels_above_1", *NEGATIVE_WEIGHTS)
 """Labels that are no classes, not even soft ones."""
@@ -285,8 +263,3 @@ WEIGHTED_PREDICTIONS = Term(weighted_predictions)
 EXAMPLES = Term(examples, raw=True)
 OF_NO_LABELS = (WEIGHTS, WEIGHTED_PREDICTIONS, EXAMPLES)
 NONFINITE_EXAMPLES = Term(nonfinite_examples, raw=True)
-BAD_EXAMPLES = {
-    by_order: Term(bad_examples, (by_order,), by_order=by_order, raw=True)
-    for by_order in (False, True)
-}
-"""By whether predictions count by their order alone."""

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.definitions import SampleDefinition, SumDefinition
-from recmetrics_jax._src.flags import NONFINITE
 from recmetrics_jax._src.identity import Formula, Interned
 from recmetrics_jax._src.metric import Engine, Metric
 from recmetrics_jax._src.program import Program
@@ -76,8 +75,8 @@ def _values_of_samples(
 ) -> dict[str, jax.Array]:
     batch = inputs.batch()
     has_nan = jnp.isnan(batch.labels) | jnp.isnan(batch.weights)
-    batch = batch._replace(flags=jnp.where(has_nan, jnp.uint8(NONFINITE), jnp.uint8(0)))
-    return {name: x for each in definitions for name, x in each.evaluate(batch).items()}
+    has_nan = jnp.any(has_nan & batch.mask, axis=1)
+    return {name: x for each in definitions for name, x in each.unless(has_nan, batch).items()}
 
 
 V = TypeVar("V")

@@ -41,7 +41,7 @@ class Inputs(NamedTuple):
             mask = positions[None] < self.counts[:, None]
         keys = {name: halves(jnp.asarray(key)) for name, key in self.keys.items()}
         arrays = [jnp.asarray(x) for x in (self.predictions, self.labels, self.weights)]
-        return Batch(arrays[0], arrays[1], arrays[2], mask, jnp.zeros_like(mask, jnp.uint8), keys)
+        return Batch(arrays[0], arrays[1], arrays[2], mask, jnp.zeros_like(mask), keys)
 
 
 def padded_rows(

@@ -10,6 +10,7 @@ import jax
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sample_metric, sum_metric
 from recmetrics_jax._src.metric import Metric
+from recmetrics_jax._src.terms import Term
 
 Scope = Literal["batch", "window"]
 
@@ -60,13 +61,15 @@ def scoped_metric(
         )
     if slots != DEFAULT_SLOTS:
         raise ValueError(f"slots: expected none where scope is 'window', got {slots}")
-    keys = (key for term in jax.tree.leaves(terms) for key in term.keys)
+    of_window: list[Term] = jax.tree.leaves(terms)
     return sample_metric(
         functools.partial(_of_window, terms=terms, values=values),
         n_tasks=n_tasks,
         window=window,
         shards=shards,
-        keys=tuple(dict.fromkeys(keys)),
+        keys=tuple(dict.fromkeys(key for term in of_window for key in term.keys)),
+        excludes=tuple(cause for term in of_window for cause in term.excludes),
+        by_order=all(term.by_order for term in of_window),
         undefined=undefined,
     )
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.domain import CAUSES, Domain, outside
 from recmetrics_jax._src.factory import factory
-from recmetrics_jax._src.flags import DOMAIN, has
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.terms import EXAMPLES, NONFINITE_EXAMPLES, Term
 
@@ -81,18 +81,23 @@ def nonfinite_examples(
 
 def out_of_domain_counts(batch: Batch) -> jax.Array:
     """1 for each cause of `out_of_domain_examples` that an example is of, ``float[T, N, K]``."""
-    is_of = [has(batch.flags, bit) for bit in DOMAIN.values()]
-    is_of.append((batch.labels > 0) & (batch.labels < 1))
-    return jnp.stack([x & batch.mask for x in is_of], axis=-1).astype(batch.weights.dtype)
+    domains = [Domain((cause,), by_order=True) for cause in CAUSES]
+    is_of = outside(
+        *(batch.predictions, batch.labels, batch.weights, batch.given.one),
+        *(Domain((), by_order=True), *domains),
+    )
+    is_soft = (batch.labels > 0) & (batch.labels < 1)
+    is_of = jnp.concatenate([is_of[..., 1:], is_soft[..., None]], axis=-1) & ~is_of[..., :1]
+    return (is_of & batch.mask[..., None]).astype(batch.weights.dtype)
 
 
-OUT_OF_DOMAIN = Term(out_of_domain_counts, shape=(len(DOMAIN) + 1,), raw=True)
+OUT_OF_DOMAIN = Term(out_of_domain_counts, shape=(len(CAUSES) + 1,), raw=True)
 
 
 def out_of_domain_values(sums: dict[str, jax.Array]) -> Values:
     """The counts by cause."""
     counts = sums["out_of_domain_examples"]
-    return {f"examples_with_{name}": counts[:, i] for i, name in enumerate((*DOMAIN, FRACTIONS))}
+    return {f"examples_with_{name}": counts[:, i] for i, name in enumerate((*CAUSES, FRACTIONS))}
 
 
 @factory
@@ -108,7 +113,7 @@ def out_of_domain_examples(
 
     Logits given as probabilities show as predictions below 0, labels -1 and 1 as labels below 0,
     stars as labels above 1; ``labels_between_0_and_1`` are soft, which metrics of yes or no
-    exclude. A prediction or a label beyond 1 by four units in the last place of its dtype, or
+    exclude. A prediction beyond 1 by four units in the last place of its dtype, or
     fewer, is 1.
 
     Args:
