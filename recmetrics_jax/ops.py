@@ -1,4 +1,4 @@
-"""Toolkits for metrics of order: rows in groups, curves over sorted scores, pairs of rows.
+"""Toolkits for metrics of order: rows in groups, curves, pairs of rows, ranks in a catalogue.
 
 All work along the last axis of arrays ``[..., N]``, inside jit, and in O(N log N). Weights and
 areas are float64 whether x64 is enabled or not, for use in a ``jax.enable_x64(True)`` scope:
@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import jax
 
 from recmetrics_jax._src import arguments, curves, pairs, segments
+from recmetrics_jax._src.catalogue import Ranks, rank_in, rank_of
 from recmetrics_jax._src.curves import Curve
 from recmetrics_jax._src.pairs import Pairs
 from recmetrics_jax._src.words import words_of
@@ -73,4 +74,8 @@ __all__ = [
     # Pairs.
     "Pairs",
     "count_pairs",
+    # Catalogues.
+    "Ranks",
+    "rank_in",
+    "rank_of",
 ]

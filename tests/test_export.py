@@ -133,8 +133,27 @@ OPS = {
 }
 
 
-def test_the_table_has_all_functions_of_ops_but_those_of_pairs():
-    assert set(OPS) == {name for name in rm.ops.__all__ if name[0].islower()} - {"count_pairs"}
+def test_the_table_has_all_functions_of_ops_but_those_of_pairs_and_catalogues():
+    functions = {name for name in rm.ops.__all__ if name[0].islower()}
+    assert set(OPS) == functions - {"count_pairs", "rank_in", "rank_of"}
+
+
+def test_ranks_of_any_number_of_rows_and_items():
+    rows, items = export.symbolic_shape("n, v")
+    of = jax.ShapeDtypeStruct
+    shapes = of((rows, items), np.float32), of((rows,), np.int32), of((rows, 2), np.int32)
+
+    def ranks(scores, target, exclude):
+        of_scores = rm.ops.rank_of(scores, target, exclude=exclude)
+        return of_scores, rm.ops.rank_in(jnp.argsort(-scores, axis=1), target)
+
+    exported = to_bytes_and_back(ranks, *shapes)
+    for size in (1, 7):
+        scores, target = SCORES[:, :size], np.array([0, size - 1], np.int32)
+        exclude = np.array([[size - 1, -1], [0, 0]], np.int32)
+        given, wanted = (f(scores, target, exclude) for f in (exported, ranks))
+        for x, y in zip(jax.tree.leaves(given), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_array_equal(x, y)
 
 
 def of_all(arguments):

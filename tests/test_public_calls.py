@@ -105,6 +105,8 @@ PUBLIC = {
     "ops.numbers": lambda: rm.ops.numbers(FIRST),
     "ops.precision_recall_area": lambda: rm.ops.precision_recall_area(points()),
     "ops.put": lambda: rm.ops.put(F32, ROWS),
+    "ops.rank_in": lambda: rm.ops.rank_in(GROUPS[None], GROUPS[:1]),
+    "ops.rank_of": lambda: rm.ops.rank_of(P, GROUPS[8:10], exclude=GROUPS[None, ::20].repeat(2, 0)),
     "ops.ranks": lambda: rm.ops.ranks(FIRST),
     "ops.roc_area": lambda: rm.ops.roc_area(points()),
     "ops.starts": lambda: rm.ops.starts(rm.ops.numbers(FIRST)),

@@ -48,3 +48,27 @@ def _words_of_bits(bits: jax.Array) -> tuple[jax.Array, ...]:
         return (bits,)
     shift = jnp.array(32, bits.dtype)
     return (bits >> shift).astype(jnp.uint32), bits.astype(jnp.uint32)
+
+
+def integers_of(x: jax.Array) -> jax.Array:
+    """Numbers as signed integers of as many bits, in the same order.
+
+    Where `words_of` is to be sorted by, this is to be compared: nothing gets wider.
+
+    Args:
+        x: ``float[...]``, or integers, which stay as they are.
+
+    Returns:
+        ``int[...]``. -0.0 is 0.0, subnormal floats are told apart.
+
+    >>> import jax.numpy as jnp
+    >>> integers_of(jnp.array([-1.5, -0.0, 0.0, 2.0], jnp.bfloat16)).tolist()
+    [-16320, 0, 0, 16384]
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    with jax.enable_x64(True):
+        bits = jax.lax.bitcast_convert_type(x, f"int{x.dtype.itemsize * 8}")
+        largest = jnp.array(jnp.iinfo(bits.dtype).max, bits.dtype)
+        # Of a number below 0, the more the lower; the sign alone, -0.0, becomes 0.
+        return jnp.where(bits < 0, -(bits & largest), bits)
