@@ -22,6 +22,7 @@ from recmetrics_jax._src.keys import Keys, keys_of
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics.area import auc, auprc
 from recmetrics_jax._src.metrics.binned import binned_auc, binned_auprc
+from recmetrics_jax._src.metrics.catalogue import rank_metrics
 from recmetrics_jax._src.metrics.classification import accuracy, precision, recall
 from recmetrics_jax._src.metrics.counts import (
     examples,
@@ -35,6 +36,8 @@ from recmetrics_jax._src.metrics.ranking import ndcg
 from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
 from recmetrics_jax._src.metrics.regression import mae, mse, r_squared
 from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.ranked import make_rank_batch
+from recmetrics_jax._src.sampled import Sampled
 from recmetrics_jax._src.terms import Term
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ __all__ = [
     "keys_of",
     "make_batch",
     "make_padded_batch",
+    "make_rank_batch",
     # Building and combining.
     "Term",
     "adopt",
@@ -87,6 +91,9 @@ __all__ = [
     "ndcg",
     "rauc",
     "xauc",
+    # Metrics of catalogues.
+    "Sampled",
+    "rank_metrics",
     # Metrics in the forms of other libraries.
     "nnx",
     # Laws, and toolkits for metrics of order.

@@ -159,6 +159,21 @@ def _each(
     return tuple(combine(x, y) for combine, x, y in zip(combines, a, b, strict=True))
 
 
+def columns_of(x: jax.Array, columns: np.ndarray) -> jax.Array:
+    """Columns of an array ``[T, K]``, in the order of ``int[M]``.
+
+    In one step where they are few, since slices would be done one by one; in slices where they are
+    many and lie in runs, which are looked up anew in every loop that they are fused into.
+
+    >>> columns_of(jnp.array([[3, 4, 5]]), np.array([1, 2, 0])).tolist()
+    [[4, 5, 3]]
+    """
+    runs = np.split(columns, np.flatnonzero(np.diff(columns) != 1) + 1)
+    if len(columns) < SMALL or len(runs) > UNROLLED:
+        return x[:, columns]
+    return jnp.concatenate([x[:, run[0] : run[-1] + 1] for run in runs], axis=1)
+
+
 def by_shortcut(
     misses: Callable[..., jax.Array],
     shortcut: Callable[..., jax.Array],

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recmetrics_jax._src import _cpu
 from recmetrics_jax._src.accumulators import Sum
 from recmetrics_jax._src.contents import Contents, Entry
 from recmetrics_jax._src.definitions import Kept
@@ -35,14 +36,13 @@ class Columns:
     def with_nan(self, packed: jax.Array, has_bad: Mapping[Domain, jax.Array]) -> jax.Array:
         """``packed``, NaN where a task, ``bool[T, 1]``, has an example out of a term's domain."""
         nowhere = jnp.zeros((len(packed), 1), bool)
-        places = {domain: i for i, domain in enumerate(has_bad)}
-        of_columns = [
-            len(places) if term.raw else places[term.domain]
+        is_bad = [
+            jnp.broadcast_to(
+                nowhere if term.raw else has_bad[term.domain], (len(packed), term.size)
+            )
             for term in self.starts
-            for _ in range(term.size)
         ]
-        is_bad = jnp.concatenate([*has_bad.values(), nowhere], axis=1)
-        return jnp.where(is_bad[:, np.array(of_columns)], jnp.nan, packed)
+        return jnp.where(jnp.concatenate(is_bad, axis=1), jnp.nan, packed)
 
     def select(self, packed: jax.Array, terms: Iterable[Term]) -> jax.Array:
         """The columns of some of these terms, in the order given, ``[T, K]``."""
@@ -50,7 +50,7 @@ class Columns:
         columns = np.array([column for of_term in ranges for column in of_term], np.int32)
         if np.array_equal(columns, np.arange(self.size)):
             return packed
-        return packed[:, columns]
+        return _cpu.columns_of(packed, columns)
 
     def sums(self, packed: jax.Array) -> dict[Term, jax.Array]:
         """The sums of each term, ``[T, *shape]``."""

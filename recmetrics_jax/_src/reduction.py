@@ -38,12 +38,12 @@ def sums(terms: Mapping[Term, jax.Array], checks: Sequence[Check] = ()) -> jax.A
                 statistics = jnp.sum(statistics, axis=1, dtype=jnp.float64)
             columns.append(statistics.astype(jnp.float64).reshape(-1, term.size))
         columns.append(in_passes[:, len(shared) :])
-        # The order asked for, in one step, since XLA would do many little ones one by one.
+        # The order asked for.
         ends = itertools.accumulate(term.size for term in (*shared, *alone))
         columns_of = dict(zip((*shared, *alone), ends, strict=True))
         order = [i for term in terms for i in range(columns_of[term] - term.size, columns_of[term])]
         order += range(len(order), len(order) + sum(len(check.domains) for check in checks))
-        return jnp.concatenate(columns, axis=1)[:, np.array(order)]
+        return _cpu.columns_of(jnp.concatenate(columns, axis=1), np.array(order))
 
 
 def checks_of(batch: Batch, domains: Iterable[Domain]) -> list[Check]:
