@@ -16,7 +16,10 @@ import recmetrics_jax as rm
 SIZES = (8192, 32_768, 131_072)
 UPDATES = 1000
 """Updates after which torchrec's windows grow no more, of however few examples."""
-REQUIRED: dict[str, dict[str, int]] = {"multiclass_recall": {"n_classes": 10}}
+REQUIRED: dict[str, dict[str, int]] = {
+    "multiclass_recall": {"n_classes": 10},
+    "recommended_items": {"n_items": 100_000},
+}
 
 
 def factories() -> dict[str, Callable[..., rm.Metric]]:

@@ -34,9 +34,10 @@ from recmetrics_jax._src.metrics.multiclass import multiclass_recall
 from recmetrics_jax._src.metrics.pairwise import rauc, xauc
 from recmetrics_jax._src.metrics.ranking import ndcg
 from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
+from recmetrics_jax._src.metrics.recommended import recommended_items
 from recmetrics_jax._src.metrics.regression import mae, mse, r_squared
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.ranked import make_rank_batch
+from recmetrics_jax._src.ranked import make_rank_batch, make_topk_batch
 from recmetrics_jax._src.sampled import Sampled
 from recmetrics_jax._src.terms import Term
 
@@ -57,6 +58,7 @@ __all__ = [
     "make_batch",
     "make_padded_batch",
     "make_rank_batch",
+    "make_topk_batch",
     # Building and combining.
     "Term",
     "adopt",
@@ -94,6 +96,7 @@ __all__ = [
     # Metrics of catalogues.
     "Sampled",
     "rank_metrics",
+    "recommended_items",
     # Metrics in the forms of other libraries.
     "nnx",
     # Laws, and toolkits for metrics of order.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 import oracles
+import oracles_catalogue as catalogue
 import oracles_order as order
 
 import recmetrics_jax as rm
@@ -26,6 +27,8 @@ class Case:
     # oracle(predictions[N], labels[N], weights[N], *keys[N]); a group has those of its members.
     oracle: Callable[..., dict] | None
     n_classes: int | None = None
+    # draw(rng, shape): its predictions, where they are no scores of classes.
+    draw: Callable[..., np.ndarray] | None = None
     is_sum: bool = True
     keys: tuple[str, ...] = ()
     # Of a metric whose pairs or sessions lie inside a batch: by what batches are averaged.
@@ -50,12 +53,13 @@ def collection_of(members, **options):
 def group(name, members):
     """Cases with examples of one kind as one: a collection; see `expected`."""
     members = tuple(members)
-    (n_classes,) = {member.n_classes for member in members}
+    ((n_classes, draw),) = {(member.n_classes, member.draw) for member in members}
     return Case(
         name,
         functools.partial(collection_of, members),
         oracle=None,
         n_classes=n_classes,
+        draw=draw,
         keys=tuple(dict.fromkeys(key for member in members for key in member.keys)),
         has_ties=any(member.has_ties for member in members),
         members=members,
@@ -124,7 +128,15 @@ def session_count(p, y, w, sessions):
     return len(set(sessions.tolist()))
 
 
-GROUPS, SESSIONS = ("grouping_keys",), ("session_id",)
+def ranks(rng, shape):
+    """How many items are above a target, and how many tied with it; mostly none."""
+    tied = rng.integers(1, 40, shape) * (rng.random(shape) < 0.3)
+    return np.stack([rng.integers(0, 60, shape), tied], axis=-1)
+
+
+POPULARITY = (40, 3, 25, 3, 20, 9, 0)
+
+GROUPS, SESSIONS, ITEMS = ("grouping_keys",), ("session_id",), ("item_id",)
 
 CASES = [
     Case("ne", ne, oracles.ne),
@@ -220,6 +232,22 @@ CASES = [
         share=session_count,
         has_ties=True,
     ),
+    # Ranks that have a bin each.
+    Case(
+        "rank_metrics",
+        functools.partial(rm.rank_metrics, k=(1, 5, 100), exact_ranks=64),
+        catalogue.rank_metrics,
+        n_classes=2,
+        draw=ranks,
+    ),
+    Case(
+        "recommended_items",
+        functools.partial(rm.recommended_items, 7, popularity=POPULARITY),
+        functools.partial(catalogue.recommended_items, popularity=POPULARITY),
+        n_classes=2,
+        draw=ranks,
+        keys=ITEMS,
+    ),
 ]
 COUNTS = ("examples", "nonfinite_examples", "out_of_domain_examples")
 NAMES = [case.name for case in CASES]
@@ -228,12 +256,13 @@ SUM_CASES = [case for case in CASES if case.is_sum]
 
 SUMS = group("sums", [c for c in SUM_CASES if c.n_classes is None and not c.has_ties])
 WEIGHTED = SUMS.without(*[case.name for case in SUMS.members if case.by_rows])
-CLASSES = group("classes", [case for case in CASES if case.n_classes])
+CLASSES = group("classes", [case for case in CASES if case.n_classes and not case.draw])
+CATALOGUE = group("catalogue", [case for case in CASES if case.draw])
 # Metrics of the order of predictions, with ties, and the one that only keeps examples.
 ORDER = group("order", [case for case in CASES if case.has_ties or not case.is_sum])
 HISTOGRAMS = group("histograms", [c for c in ORDER.members if c.is_sum and not c.share])
 SUMS_OF_ORDER = group("sums of order", [c for c in ORDER.members if c.is_sum])
-GROUPED = [SUMS, CLASSES, ORDER]
+GROUPED = [SUMS, CLASSES, ORDER, CATALOGUE]
 """All cases, in as few collections as there are kinds of examples."""
 
 
@@ -253,6 +282,8 @@ def arrays(rng, case, tasks, examples, *, positive=0.4):
         # Few levels, for ties.
         predictions = rng.integers(0, 6, (*shape, case.n_classes)) / 8
         labels = rng.integers(0, case.n_classes, shape)
+    if case.draw is not None:
+        predictions = case.draw(rng, shape)
     if case.has_ties:
         predictions = np.round(predictions * 16) / 16
     weights = rng.integers(0, 9, shape) / 4

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BY_NAME, CASES, GROUPED, SUMS, batches, keys_of, metric_of
+from cases import BY_NAME, CASES, CATALOGUE, GROUPED, SUMS, batches, keys_of, metric_of
 from jax import export
 
 import recmetrics_jax as rm
@@ -16,6 +16,7 @@ pytest.importorskip("flatbuffers")  # What jax.export serializes with; in the ex
 
 # What counts pairs inside a batch needs to know how many examples there are.
 OF_ANY_NUMBER = [case.without("xauc") if case.has_ties else case for case in GROUPED]
+OF_ANY_NUMBER.remove(CATALOGUE)  # Merged and computed as others; its updates are below.
 SIZES = (7, 300)
 (ANY,) = export.symbolic_shape("n")
 
@@ -63,6 +64,18 @@ def test_update_merge_and_compute_of_any_number_of_examples(case):
         check(compute(states[-1]), metric.compute(wanted[-1]))
     merge = to_bytes_and_back(metric.merge, *states)
     check(metric.compute(merge(*states)), metric.compute(metric.merge(*wanted)))
+
+
+def test_update_of_any_number_of_ranks_and_items():
+    metric = metric_of(CATALOGUE)
+    state = metric.init()
+    update = to_bytes_and_back(
+        metric.update, state, with_any_number(batches(CATALOGUE, count=1)[0])
+    )
+    for stream in streams(CATALOGUE):
+        updated = functools.reduce(update, stream, state)
+        wanted = functools.reduce(metric.update, map(padded, stream), state)
+        check(metric.compute(updated), metric.compute(wanted))
 
 
 def test_what_counts_pairs_is_exported_for_a_given_number_of_examples():

@@ -13,10 +13,24 @@ from recmetrics_jax._src.metrics._groups import Average
 
 rm: Any = recmetrics_jax  # misuse is what a type checker refuses
 
-REQUIRED = {"n_classes": 4, "window": 9, "terms": {"n": len}, "values": dict}
-NOT_SCALAR = {"terms", "values", "keys", "excludes", "is_negative_task_mask"}
-VALUES = {"bins": 4096, "average": get_args(Average)[1], "undefined": 0.5, "undefined_groups": 0.5}
-VALUES |= {"label_threshold": 0.25}
+REQUIRED = {"n_classes": 4, "n_items": 5, "window": 9, "terms": {"n": len}, "values": dict}
+NOT_SCALAR = {
+    "terms",
+    "values",
+    "keys",
+    "excludes",
+    "is_negative_task_mask",
+    "sampled",
+    "popularity",
+}
+VALUES = {
+    "bins": 4096,
+    "exact_ranks": 128,
+    "average": get_args(Average)[1],
+    "undefined": 0.5,
+    "undefined_groups": 0.5,
+    "label_threshold": 0.25,
+}
 BY_KIND = {"int": 8, "float": 0.25, "bool": True, "str": "user"}
 AS_NUMPY = {int: (np.int32, np.int64, np.uint16), float: (np.float32, np.float64)}
 AS_NUMPY |= {bool: (np.bool_,), str: (np.str_,)}

@@ -109,18 +109,20 @@ def spread(bins: RankBins, first: jax.Array, last: jax.Array, weights: jax.Array
     Returns:
         ``float64[T, B]``. A range within one bin is exact.
     """
-    firsts, widths = (jnp.asarray(x, jnp.int64) for x in (bins.first, bins.width))
+    # In floats, since one place more than the last is no int32.
+    firsts, widths = (jnp.asarray(x, jnp.float64) for x in (bins.first, bins.width))
     begin, end = bins.bin_of(first), bins.bin_of(last)
-    density = weights / ((last - first).astype(jnp.float64) + 1.0)
-    of_begin = density * (firsts[begin] + widths[begin] - first).astype(jnp.float64)
-    of_end = density * (last - firsts[end] + 1).astype(jnp.float64)
+    first, last = (x.astype(jnp.float64) for x in (first, last))
+    density = weights / (last - first + 1.0)
+    of_begin = density * (firsts[begin] + widths[begin] - first)
+    of_end = density * (last - firsts[end] + 1.0)
     is_one = begin == end
     over = jnp.where(end > begin + 1, density, jnp.zeros_like(density))
     by_end = add_at(bins.size, begin, jnp.where(is_one, weights, of_begin))
     by_end += add_at(bins.size, end, jnp.where(is_one, jnp.zeros_like(weights), of_end))
     after = jnp.minimum(begin + 1, bins.size - 1)
     densities = segments.cumsum(add_at(bins.size, after, over) - add_at(bins.size, end, over))
-    return by_end + densities * widths.astype(jnp.float64)
+    return by_end + densities * widths[None]
 
 
 def add_at(size: int, index: jax.Array, weights: jax.Array) -> jax.Array:
