@@ -118,7 +118,7 @@ def needed(subject: Subject, size: int, *, of_update: bool, an_example: bool = T
     """Bytes that a program sets aside for itself, and all with its arguments and results.
 
     They follow from shapes alone. What a rare path needs is there too, though most calls do not
-    touch it: a full window that makes room, a histogram that settles.
+    touch it, such as a full window that makes room.
     """
     metric = subject.make(size)
     batch = rm.make_batch(*scores(size), keys=subject.keys(size))

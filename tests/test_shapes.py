@@ -34,7 +34,7 @@ def grouped(of_group, order, is_first):
 CALLS = {
     "expansions": (numerics.add, X[None], X[None]),
     "sums": (lambda *x: Sum.empty(2, 4).add(*x), X),
-    "histograms": (lambda *x: Histogram.empty(2, 4).add(*x), ROWS, X),
+    "histograms": (lambda *x: Histogram.empty(2, 3, 4).add(*x), ROWS, jnp.ones((2, 4, 3))),
     "bins": (binned, ROWS, X[..., None]),
     "scans": (lambda *x: scans.in_groups(jnp.add, *x), X, FIRST),
     "take": (segments.take, X, ROWS),

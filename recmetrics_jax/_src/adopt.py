@@ -207,14 +207,18 @@ def _check_arrays(old: MetricState, fresh: MetricState, rows: np.ndarray, n_task
         int(rows[1:][rows[1:, 0] == number, 3].sum()) for number in range(len(_accumulators(old)))
     ]
     # A state that is one of several holds a share of its window.
-    sizes = [
-        max(x.capacity, size)
-        if isinstance(x, Samples) and x.capacity > 0
-        else jax.tree.leaves(x)[0].shape[-1]
-        for x, size in zip(_accumulators(old), told, strict=True)
-    ]
+    sizes = [_size(x, size) for x, size in zip(_accumulators(old), told, strict=True)]
     if sizes != told:
         raise ValueError(
             f"state: expected arrays of {told} numbers, as its contents say, got {sizes}; restore "
             "the checkpoint as it was saved, without a target"
         )
+
+
+def _size(accumulator: Any, told: int) -> int:
+    """Numbers of a task in an accumulator; of a share of a window, what is told of the whole."""
+    if isinstance(accumulator, Samples) and accumulator.capacity > 0:
+        return max(accumulator.capacity, told)
+    if isinstance(accumulator, Histogram):
+        return accumulator.size
+    return jax.tree.leaves(accumulator)[0].shape[-1]

@@ -1,6 +1,6 @@
-"""Sums of many statistics, of which an example adds to few: the accumulator of binned metrics.
+"""Sums of statistics by bin, of which an example adds to one: the accumulator of binned metrics.
 
-Shapes: ``T`` tasks, ``K`` statistics, ``N`` examples.
+Shapes: ``T`` tasks, ``B`` bins, ``C`` statistics in a bin, ``N`` examples.
 """
 
 from typing import NamedTuple
@@ -11,127 +11,118 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import numerics
 from recmetrics_jax._src.base import is_known
-from recmetrics_jax._src.sharding import vary_as
 
-MAX_ADDITIONS = 1 << 16
+SCALE = 2.0**24
+BINS_A_ROW = 4
+"""With at most so many bins for each example, it is quicker to go through all of them."""
+MAX_ROWS = 1 << 24
+"""Up to here a float32 tells whole numbers apart."""
 
 
 class Histogram(NamedTuple):
-    """Running sums of ``K`` statistics, of which an example adds to few: an update costs O(batch).
+    """Running sums of ``C`` statistics in each of ``B`` bins: an update costs O(batch).
 
-    An addition is cut at ``unit``: its multiples of it add up in one float without error, what is
-    left, at most 1 / 256 of the largest, adds up in another. Before they are so many that the
-    first would round, both go into expansions. So whole numbers up to 128 are exact, and sums of
-    others are right to about 2e-6 of themselves, where a plain float loses 2e-4.
+    A sum is the nearest float and, times 2^24, what that leaves: about 49 bits, whatever the sums
+    of other bins are. What a batch adds to a bin is added up in float64, and an update so rounds
+    the sum by at most 2^-50 of itself: 1e8 updates leave it right to 1e-7, and whole numbers are
+    exact up to 2^48. Times 2^24, since what a small sum leaves might be too small for a float.
+    Beyond the largest float a sum is NaN; statistics below the smallest normal one, 1.2e-38, may
+    count as zero, as XLA has it.
     """
 
-    parts: jax.Array
-    """``float[3, T, K]``: expansions of three floats."""
-    recent: jax.Array
-    """``float[2, T, K]``: what has been added since, multiples of the unit and the rest."""
-    unit: jax.Array
-    """``float[T, 1]``: a power of two, at least 1 / 128 of the largest recent addition."""
-    additions: jax.Array
-    """``int32[]``: how many recent additions there are."""
+    sums: jax.Array
+    """``float[T, B, C]``: the sums, rounded."""
+    rest: jax.Array
+    """``float[T, B, C]``: what that leaves of them, times 2^24."""
 
     @classmethod
-    def empty(cls, n_tasks: int, size: int) -> "Histogram":
+    def empty(cls, n_tasks: int, counts: int, bins: int) -> "Histogram":
         """No examples."""
-        return cls(
-            jnp.zeros((3, n_tasks, size)),
-            jnp.zeros((2, n_tasks, size)),
-            jnp.zeros((n_tasks, 1)),
-            jnp.zeros((), jnp.int32),
-        )
+        return cls(*(jnp.zeros((n_tasks, bins, counts)) for _ in range(2)))
+
+    @property
+    def size(self) -> int:
+        """How many sums a task has."""
+        return self.sums.shape[1] * self.sums.shape[2]
 
     def add(self, index: jax.Array, statistics: jax.Array) -> "Histogram":
-        """With ``statistics``, ``float[T, N]``, added at ``index``, ``int32[T, N]``.
+        """With ``statistics``, ``float[T, N, C]``, added in the bins ``index``, ``int32[T, N]``.
 
-        Where the largest addition is 1, the unit is 1 / 64. The nearest multiple to 19.25 / 64 is
-        19 / 64, which adds up without error; 0.25 / 64 is left, and adds up beside it::
-
-            at index        0        1    2
-            multiples       64/64    0    19/64 + 19/64
-            what is left    0        0    0.25/64 + 0.25/64
-
-        >>> sums = Histogram.empty(1, 3)
-        >>> sums = sums.add(jnp.array([[0, 2, 2]]), jnp.array([[64, 19.25, 19.25]]) / 64)
-        >>> (sums.recent * 64).tolist(), (sums.unit * 64).item()
-        ([[[64.0, 0.0, 38.0]], [[0.0, 0.0, 0.5]]], 1.0)
+        >>> sums = Histogram.empty(1, 1, 3)
+        >>> sums = sums.add(jnp.array([[0, 2]]), jnp.array([[[1.0], [2.0**-60]]]))
+        >>> sums = sums.add(jnp.array([[0, 2]]), jnp.array([[[2.0**-30], [2.0**-60]]]))
+        >>> sums.sums[0, :, 0].tolist() == [1.0, 0.0, 2.0**-59], sums.rest[0, 0, 0] == 2.0**-6
+        (True, Array(True, dtype=bool))
         """
-        chex.assert_equal_shape([index, statistics])
+        chex.assert_shape(statistics, (*index.shape, self.sums.shape[2]))
+        examples = index.shape[1]
+        if is_known(examples) and examples < min(self.sums.shape[1] // BINS_A_ROW, MAX_ROWS):
+            return Histogram(*jax.vmap(_added)(*self, index, statistics))
         tasks = jnp.arange(index.shape[0], dtype=index.dtype)[:, None]
-        if not is_known(index.shape[1]) or index.shape[1] >= MAX_ADDITIONS:
-            with jax.enable_x64(True):
-                sums = jnp.zeros(self.parts.shape[1:], jnp.float64)
-                sums = sums.at[tasks, index].add(statistics.astype(jnp.float64))
-                return self._replace(
-                    parts=numerics.add(self.parts, numerics.split(sums, self.parts.dtype, 3))
-                )
-        held = self._with_room_for(statistics)
-        multiples = jnp.round(statistics / held.unit) * held.unit
-        recent = held.recent.at[0, tasks, index].add(multiples)
-        recent = recent.at[1, tasks, index].add(statistics - multiples)
-        return held._replace(recent=recent, additions=held.additions + jnp.int32(index.shape[1]))
-
-    def _with_room_for(self, statistics: jax.Array) -> "Histogram":
-        """The same sums, so that ``statistics`` can be added to the recent ones.
-
-        Tasks are settled whose unit is too small for their largest addition, and all of them once
-        the recent additions are many. By task, so that none has other digits for what the others
-        hold.
-        """
-        largest = jnp.max(jnp.abs(statistics), axis=1, keepdims=True, initial=0.0)
-        _, exponent = jnp.frexp(largest)
-        unit = jnp.ldexp(jnp.ones_like(largest), exponent - 7)
-        is_due = (self.additions >= MAX_ADDITIONS) | (unit > self.unit)
-        # A loop of one round at most: XLA would copy the sums for a branch.
-        held, _ = jax.lax.while_loop(
-            lambda carry: jnp.any(carry[1]),
-            lambda carry: (carry[0]._settled_in(is_due, unit), jnp.zeros_like(is_due)),
-            (jax.tree.map(lambda x: vary_as(x, is_due), self), is_due),
-        )
-        return held
-
-    def _settled_in(self, is_due: jax.Array, unit: jax.Array) -> "Histogram":
-        """Settled, with a new ``unit``, in the tasks of ``is_due``, ``bool[T, 1]``."""
-        settled = self._settled()
-        return Histogram(
-            jnp.where(is_due, settled.parts, self.parts),
-            jnp.where(is_due, settled.recent, self.recent),
-            jnp.where(is_due, unit, self.unit),
-            # In a task that is settled for its unit there are fewer: its next time comes early.
-            jnp.where(self.additions >= MAX_ADDITIONS, settled.additions, self.additions),
-        )
-
-    def _settled(self) -> "Histogram":
-        """With what is recent added to the expansions."""
-        parts = self.parts
-        for recent in self.recent:
-            nothing = jnp.zeros_like(recent)
-            parts = numerics.add(parts, jnp.stack([recent, nothing, nothing]))
-        return self._replace(
-            parts=parts,
-            recent=jnp.zeros_like(self.recent),
-            additions=jnp.zeros_like(self.additions),
-        )
+        with jax.enable_x64(True):
+            total = _join(*self)
+            added = jnp.zeros_like(total).at[tasks, index].add(statistics.astype(jnp.float64))
+            return self._of(total + added)
 
     def read(self) -> jax.Array:
-        """The sums, ``float64[T, K]``; in an x64 scope."""
-        return numerics.join(self.parts) + numerics.join(self.recent)
+        """The sums, ``float64[T, C, B]``; in an x64 scope."""
+        return jnp.swapaxes(_join(*self), 1, 2)
 
     def merge(self, other: "Histogram") -> "Histogram":
         """Both sums together."""
-        a, b = self._settled(), other._settled()
-        unit = jnp.maximum(a.unit, b.unit)
-        return a._replace(parts=numerics.add(a.parts, b.parts), unit=unit)
+        with jax.enable_x64(True):
+            return self._of(_join(*self) + _join(*other))
 
     def all_merge(self, axis_name: numerics.AxisName) -> "Histogram":
         """The sum over all devices."""
-        parts = numerics.all_add(self._settled().parts, axis_name)
-        return Histogram(
-            parts,
-            jnp.zeros_like(parts[:2]),
-            jnp.zeros_like(parts[0, :, :1]),
-            jnp.zeros((), jnp.int32),
-        )
+        with jax.enable_x64(True):
+            return self._of(jax.lax.psum(_join(*self), axis_name))
+
+    def _of(self, total: jax.Array) -> "Histogram":
+        """Of sums, ``float64[T, B, C]``, as this one holds them; in an x64 scope."""
+        # Behind a barrier, as the sums of `numerics.add` are.
+        return Histogram(*jax.lax.optimization_barrier(_split(total, self.sums.dtype)))
+
+
+def _join(sums: jax.Array, rest: jax.Array) -> jax.Array:
+    """What both hold, in float64; in an x64 scope."""
+    return sums.astype(jnp.float64) + rest.astype(jnp.float64) / SCALE
+
+
+def _split(total: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+    """The sums and the rest of float64; in an x64 scope."""
+    sums = total.astype(dtype)
+    return sums, ((total - sums.astype(jnp.float64)) * SCALE).astype(dtype)
+
+
+def _added(
+    sums: jax.Array, rest: jax.Array, index: jax.Array, statistics: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The sums and the rest of one task with ``statistics``, ``float[N, C]``, added at ``index``.
+
+    Rows of one bin are brought together without a sort. Each writes its number into its bin, and
+    reads whose is there: that row is the place where what they add is added up. Then all rows of
+    a bin write the same new sum. The numbers lie where the rest will be, once it has been read::
+
+        index     3    7    3        what the rows add    1    2    4
+        there     0    1    2
+        place     2    1    2        added up             0    2    5
+                                     new sums             +5   +2   +5
+
+    The place of rows whose rest is NaN is a spare one, of NaN: such a sum stays NaN. So the numbers
+    depend on what was read, and XLA can write them where that was, without a copy.
+    """
+    examples = index.shape[0]
+    was_sums, was_rest = (x.at[index].get(mode="promise_in_bounds") for x in (sums, rest))
+    numbers = jnp.where(jnp.isnan(was_rest[:, 0]), examples, jnp.arange(examples, dtype=jnp.int32))
+    rest = rest.at[index, 0].set(numbers.astype(rest.dtype), mode="promise_in_bounds")
+    place = rest.at[index, 0].get(mode="promise_in_bounds").astype(jnp.int32)
+    with jax.enable_x64(True):
+        added = jnp.zeros((examples + 1, statistics.shape[1])).at[examples].set(jnp.nan)
+        added = added.at[place].add(statistics.astype(added.dtype), mode="promise_in_bounds")
+        added = added.at[place].get(mode="promise_in_bounds")
+        new_sums, new_rest = _split(_join(was_sums, was_rest) + added, sums.dtype)
+    return (
+        sums.at[index].set(new_sums, mode="promise_in_bounds"),
+        rest.at[index].set(new_rest, mode="promise_in_bounds"),
+    )

@@ -147,7 +147,7 @@ class StateLayout:
         """The state before any example, with windows of examples of these capacities."""
         return MetricState(
             Sum.empty(self.n_tasks, self.lifetime.size),
-            tuple(Histogram.empty(self.n_tasks, term.size) for _, term in self.histograms),
+            tuple(Histogram.empty(self.n_tasks, *term.shape) for _, term in self.histograms),
             tuple(
                 Window.empty(self.n_tasks, columns.size, slots, limit)
                 for (limit, slots), columns in self.windows.items()
@@ -165,7 +165,7 @@ class StateLayout:
         columns = state.lifetime.read()
         sums = {group: self.lifetime.sums(columns, group) for group in self.groups}
         for (group, term), histogram in zip(self.histograms, state.histograms, strict=True):
-            sums[group][term] = histogram.read().reshape(-1, *term.shape)
+            sums[group][term] = histogram.read()
         return sums
 
     def window_sums(self, state: MetricState) -> dict[tuple[int, int], dict[Term, jax.Array]]:

@@ -126,7 +126,7 @@ class Program(Value):
         histograms = []
         for histogram, (_, term) in zip(state.histograms, self.layout.histograms, strict=True):
             index, weights = term.scatter(batch if term.by_order else batch.of_values)
-            weights = jnp.where(has_bad[term.domain], jnp.nan, weights)
+            weights = jnp.where(has_bad[term.domain][..., None], jnp.nan, weights)
             histograms.append(histogram.add(index, weights))
         pushed = []
         for window, ((limit, _), columns) in zip(

@@ -167,20 +167,21 @@ class BinnedTerm(Term):
     def evaluate(self, batch: Batch) -> jax.Array:
         """The sums by bin, ``float64[T, C, bins]``."""
         n_tasks = batch.mask.shape[0]
+        counts, bins = self.shape
+        index, weights = self.scatter(batch)
+        index = jnp.concatenate([index + jnp.int32(bins * i) for i in range(counts)], axis=1)
+        weights = jnp.concatenate([weights[..., i] for i in range(counts)], axis=1)
         with jax.enable_x64(True):
-            index, weights = self.scatter(batch)
             tasks = jnp.arange(n_tasks, dtype=jnp.int32)[:, None]
             empty = jnp.zeros((n_tasks, self.size))
             return empty.at[tasks, index].add(weights.astype(empty.dtype)).reshape(-1, *self.shape)
 
     def scatter(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """Where in the ``size`` sums examples count, and what: ``int32`` and ``float[T, C N]``."""
+        """In which bins examples count, and what: ``int32[T, N]`` and ``float[T, N, C]``."""
         index, weights = self.function(batch, *self.options)
-        counts, bins = self.shape
         chex.assert_shape(index, batch.mask.shape)
-        chex.assert_shape(weights, (*batch.mask.shape, counts))
-        index = jnp.concatenate([index + jnp.int32(bins * i) for i in range(counts)], axis=1)
-        return index, jnp.concatenate([weights[..., i] for i in range(counts)], axis=1)
+        chex.assert_shape(weights, (*batch.mask.shape, self.shape[0]))
+        return index, weights
 
 
 def with_threshold(terms: Terms, label_threshold: float | None) -> Terms:
