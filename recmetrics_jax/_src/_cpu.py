@@ -59,14 +59,11 @@ def sums_of(arrays: Sequence[jax.Array], checks: Sequence[Check] = ()) -> jax.Ar
     compiler makes one pass of them by itself.
     """
     extremes = [check.extremes for check in checks]
-    shapes = {x.shape for x in jax.tree.leaves((arrays, extremes))}
-    if not shapes:
-        return jnp.zeros((0, 0))
-    chex.assert_equal_shape(jax.tree.leaves((arrays, extremes)))
+    examples = jax.tree.leaves((arrays, extremes))
+    chex.assert_equal_shape(examples)
     one_by_one = functools.partial(_one_by_one, checks=checks)
     # Any number of examples, as an exported function may take them, cannot be split into rows.
-    ((_, size),) = shapes
-    if not is_known(size) or (len(arrays) == 1 and not checks):
+    if not is_known(examples[0].shape[1]) or (len(arrays) == 1 and not checks):
         return one_by_one(arrays, extremes)
     in_rows = functools.partial(_in_rows, checks=checks)
     return jax.lax.platform_dependent(arrays, extremes, cpu=in_rows, default=one_by_one)

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recmetrics_jax._src.batch import halves
 from recmetrics_jax._src.checks import ArrayOrList, check_kind, to_host
+from recmetrics_jax._src.keys import Keys, keys_named
 from recmetrics_jax._src.options import LARGEST
 
 
@@ -14,17 +14,9 @@ def is_padding(words: jax.Array) -> jax.Array:
     return jnp.all(words == -1, axis=-1)
 
 
-def id_words(name: str, x: ArrayOrList) -> jax.Array:
-    """Ids as the upper and the lower half of 64 bits, ``int32[..., 2]``.
-
-    NumPy arrays are split on the host: without x64, JAX would cut them to 32 bits first.
-    """
-    if isinstance(x, jax.Array):
-        check_kind(name, x.dtype, (np.integer,))
-        return halves(x)
-    host = to_host(name, x, np.integer)
-    ids = host.astype(np.uint64 if host.dtype.kind == "u" else np.int64).view(np.int64)
-    return jnp.array(np.stack([ids >> 32, ids], axis=-1).astype(np.int32))
+def id_words(name: str, ids: ArrayOrList | Keys) -> jax.Array:
+    """Ids as the upper and the lower half of 64 bits, ``int32[..., 2]``."""
+    return jnp.array(keys_named(name, ids).words)
 
 
 def item_numbers(name: str, x: ArrayOrList) -> jax.Array:

@@ -30,14 +30,16 @@ def sums(terms: Mapping[Term, jax.Array], checks: Sequence[Check] = ()) -> jax.A
     shared = [t for t in terms if t.arithmetic and not t.is_summed and not t.shape]
     alone = [term for term in terms if term not in shared]
     with jax.enable_x64(True):
-        in_passes = _cpu.sums_of([terms[term] for term in shared], checks)
-        columns = [in_passes[:, : len(shared)]]
+        in_passes = []
+        if shared or checks:
+            in_passes = [_cpu.sums_of([terms[term] for term in shared], checks)]
+        columns = [x[:, : len(shared)] for x in in_passes]
         for term in alone:
             statistics = terms[term]
             if not term.is_summed:
                 statistics = jnp.sum(statistics, axis=1, dtype=jnp.float64)
             columns.append(statistics.astype(jnp.float64).reshape(-1, term.size))
-        columns.append(in_passes[:, len(shared) :])
+        columns += [x[:, len(shared) :] for x in in_passes]
         # The order asked for.
         ends = itertools.accumulate(term.size for term in (*shared, *alone))
         columns_of = dict(zip((*shared, *alone), ends, strict=True))
