@@ -9,8 +9,10 @@ import jax
 
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sample_metric, sum_metric
+from recmetrics_jax._src.definitions import SumDefinition
+from recmetrics_jax._src.identity import Formula
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.terms import Term
+from recmetrics_jax._src.options import undefined_values
 
 Scope = Literal["batch", "window"]
 
@@ -61,21 +63,26 @@ def scoped_metric(
         )
     if slots != DEFAULT_SLOTS:
         raise ValueError(f"slots: expected none where scope is 'window', got {slots}")
-    of_window: list[Term] = jax.tree.leaves(terms)
+    of_sums = SumDefinition(
+        Formula.of(values), undefined_values(undefined), terms=terms, window=None
+    )
+    of_window = of_sums.distinct_terms()
     return sample_metric(
-        functools.partial(_of_window, terms=terms, values=values),
+        functools.partial(_of_window, of_sums=of_sums),
         n_tasks=n_tasks,
         window=window,
         shards=shards,
         keys=tuple(dict.fromkeys(key for term in of_window for key in term.keys)),
         excludes=tuple(cause for term in of_window for cause in term.excludes),
         by_order=all(term.by_order for term in of_window),
-        undefined=undefined,
     )
 
 
-def _of_window(
-    batch: Batch, *, terms: Any, values: Callable[[Any], Mapping[str, jax.Array]]
-) -> Values:
-    """The values of the sums over all examples of a window."""
-    return dict(values(jax.tree.map(lambda term: term.evaluate(batch), terms)))
+def _of_window(batch: Batch, *, of_sums: SumDefinition) -> Values:
+    """The values of the sums over all examples of a window.
+
+    What is undefined is replaced here, where sums that are NaN, of what is out of a formula's
+    domain, are told from values that are undefined.
+    """
+    sums = {term: term.evaluate(batch) for term in of_sums.distinct_terms()}
+    return of_sums.evaluate(of_sums.of_terms(sums))
