@@ -123,11 +123,15 @@ FIRST = np.array([[True, False, False, True, False, True, False], [True] * 7])
 SCORES = np.array([[3, 1, 2, 2, 5, 0, 1], [1, 1, 1, 0, 2, 2, 4]], np.float32)
 NUMBERS = np.cumsum(FIRST, axis=1, dtype=np.int32) - 1
 ORDER = np.array([[3, 1, 0, 2, 6, 5, 4], [0, 2, 4, 6, 1, 3, 5]], np.int32)
+OF_SESSIONS = (SCORES, (NUMBERS,), FIRST)
 OPS = {
     "argsort": (NUMBERS, SCORES),
+    "count_relevant": OF_SESSIONS,
     "cumsum": (SCORES, FIRST),
     "curve": (SCORES, SCORES, SCORES, (NUMBERS,)),
+    "first_relevant": OF_SESSIONS,
     "first_rows": (FIRST,),
+    "ideal_order": OF_SESSIONS,
     "is_first": (NUMBERS,),
     "is_last": (FIRST,),
     "last_rows": (FIRST,),
@@ -136,11 +140,15 @@ OPS = {
     "precision_recall_area": (SCORES, SCORES, SCORES, (NUMBERS,)),  # Of their curve.
     "put": (SCORES, ORDER),
     "ranks": (FIRST,),
+    "relevant_in_top": OF_SESSIONS,
     "roc_area": (SCORES, SCORES, SCORES, (NUMBERS,)),
+    "run_means": OF_SESSIONS,
+    "sessions": OF_SESSIONS,
     "starts": (NUMBERS,),
     "sums": (SCORES, FIRST),
     "sums_before": (SCORES, FIRST),
     "take": (SCORES, ORDER),
+    "top_ends": OF_SESSIONS,
     "totals": (SCORES, NUMBERS),
     "words_of": (SCORES,),
 }
@@ -170,10 +178,21 @@ def test_ranks_of_any_number_of_rows_and_items():
 
 
 def of_all(arguments):
-    """What all toolkits give, as one program; the areas are of curves."""
+    """What all toolkits give, as one program; the areas are of curves, and tops of sessions."""
+    rows = rm.ops.sessions(*arguments["sessions"])
+    is_relevant = arguments["sessions"][2]
+    relevant = rm.ops.count_relevant(is_relevant, rows)
+    given_sessions = {
+        "count_relevant": (is_relevant, rows),
+        "first_relevant": (relevant, rows),
+        "ideal_order": (arguments["sessions"][0], rows),
+        "relevant_in_top": (relevant, rows),
+        "run_means": (arguments["sessions"][0], rows),
+        "top_ends": (rows, 3),
+    }
     given = {}
     for name, x in arguments.items():
-        x = (rm.ops.curve(*x),) if name.endswith("_area") else x
+        x = (rm.ops.curve(*x),) if name.endswith("_area") else given_sessions.get(name, x)
         given[name] = jax.tree.leaves(getattr(rm.ops, name)(*x))
     return given
 

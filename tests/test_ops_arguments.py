@@ -17,13 +17,19 @@ FIRST = np.array([[True, False, True]] * 2)
 ROWS = np.array([[2, 0, 1]] * 2)
 NUMBERS = np.array([[0, 0, 1]] * 2)
 POINTS = ops.curve(X, X, X)
+SESSIONS = ops.sessions(X)
+RELEVANT = ops.count_relevant(FIRST, SESSIONS)
+TUPLES = (ops.Curve, ops.Sessions, ops.Relevant)
 # By function, arguments that fit, and their names.
 CALLS = {
     "argsort": ((X, ROWS), ("keys[0]", "keys[1]")),
     "count_pairs": ((X, X, X, (ROWS,)), ("x", "y", "weights", "groups[0]")),
+    "count_relevant": ((FIRST, SESSIONS), ("is_relevant", "by_session")),
     "cumsum": ((X, FIRST), ("x", "is_first")),
     "curve": ((X, X, X, (ROWS,)), ("scores", "positives", "negatives", "groups[0]")),
+    "first_relevant": ((RELEVANT, SESSIONS), ("relevant", "by_session")),
     "first_rows": ((FIRST,), ("is_first",)),
+    "ideal_order": ((X, SESSIONS), ("x", "by_session")),
     "is_first": ((X, ROWS), ("keys[0]", "keys[1]")),
     "is_last": ((FIRST,), ("is_first",)),
     "last_rows": ((FIRST,), ("is_first",)),
@@ -32,18 +38,23 @@ CALLS = {
     "precision_recall_area": ((POINTS,), ("points",)),
     "put": ((X, ROWS), ("x", "rows")),
     "ranks": ((FIRST,), ("is_first",)),
+    "relevant_in_top": ((RELEVANT, SESSIONS), ("relevant", "by_session")),
     "roc_area": ((POINTS,), ("points",)),
+    "run_means": ((X, SESSIONS), ("x", "by_session")),
+    "sessions": ((X, (ROWS,), FIRST), ("scores", "groups[0]", "is_present")),
     "starts": ((NUMBERS,), ("numbers",)),
     "sums": ((X, FIRST), ("x", "is_first")),
     "sums_before": ((X, FIRST), ("x", "is_first")),
     "take": ((X, ROWS), ("x", "rows")),
+    "top_ends": ((SESSIONS, 3), ("by_session",)),
     "totals": ((X, NUMBERS), ("x", "numbers")),
     "words_of": ((X,), ("x",)),
 }
 ARGUMENTS = [
     (function, i, name) for function, (_, names) in CALLS.items() for i, name in enumerate(names)
 ]
-FURTHER = [(function, i, name) for function, i, name in ARGUMENTS if i]
+IN_TUPLES = ("points", "by_session", "relevant")
+FURTHER = [(function, i, name) for function, i, name in ARGUMENTS if i and name not in IN_TUPLES]
 
 
 def test_the_table_has_all_functions_but_those_of_catalogues():
@@ -54,7 +65,7 @@ def test_the_table_has_all_functions_but_those_of_catalogues():
 
 def called(function, changed, value):
     arguments = list(CALLS[function][0])
-    if isinstance(arguments[changed], tuple) and not isinstance(arguments[changed], ops.Curve):
+    if isinstance(arguments[changed], tuple) and not isinstance(arguments[changed], TUPLES):
         value = (value,)
     arguments[changed] = value
     return getattr(ops, function)(*arguments)
@@ -86,10 +97,11 @@ def test_arrays_of_other_shapes_are_refused_by_name(function, i, name):
 def test_what_is_no_array_is_refused_by_name(function, i, name):
     with pytest.raises(TypeError, match="str"):  # jit itself says it.
         called(function, i, "a")
-    may_be_none = name == "is_first" and function in ("cumsum", "sums_before")  # One group.
+    one_group = name == "is_first" and function in ("cumsum", "sums_before")
+    may_be_none = one_group or name == "is_present"
     for bad in ([1.0, 2.0], 1.0) if may_be_none else ([1.0, 2.0], 1.0, None):
         with pytest.raises(
-            ValueError, match=rf"^{re.escape(name)}: expected (an array|shape|a Curve)"
+            ValueError, match=rf"^{re.escape(name)}: expected (an array|shape|a [CRS])"
         ):
             called(function, i, bad)
 
@@ -99,17 +111,21 @@ DTYPES = {
     "rows": (np.float32, "an integer"),
     "numbers": (bool, "an integer"),
     "scores": (np.uint8, "a signed number"),
+    "is_present": (np.int32, "a bool"),
+    "is_relevant": (np.int32, "a bool"),
 }
 ADDED = ("cumsum", "maxima", "sums", "sums_before", "totals")
 
 
 @pytest.mark.parametrize(("function", "i", "name"), ARGUMENTS)
 def test_arrays_of_other_dtypes_are_refused_by_name(function, i, name):
-    if name == "points" or function in ("put", "take"):
+    if name in IN_TUPLES or function in ("put", "take"):
         return
     dtype, expected = DTYPES.get(name, (np.complex64, "a real number"))
     if name == "x" and function in ADDED:
         dtype, expected = bool, "a number"
+    if name == "x" and function == "ideal_order":
+        dtype, expected = DTYPES["scores"]
     message = f"{name}: expected {expected} dtype, got {np.dtype(dtype)}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         called(function, i, given(function, i).astype(dtype))
@@ -138,6 +154,22 @@ def test_points_that_do_not_fit_are_refused(function):
         ValueError, match=r"^points: expected a Curve, as ops.curve gives, got tupl"
     ):
         area((X, X))
+
+
+@pytest.mark.parametrize("function", ["ideal_order", "run_means", "count_relevant"])
+def test_sessions_of_other_rows_are_refused(function):
+    first, name = CALLS[function][0][0], CALLS[function][1][0]
+    message = rf"^by_session.order: expected shape \(2, 3\), as {name} \(2, 3\) has, got \(2, 2\)"
+    with pytest.raises(ValueError, match=message):
+        getattr(ops, function)(first, ops.sessions(X[:, :2]))
+    with pytest.raises(ValueError, match=r"^by_session.length: expected shape \(2, 3\), as"):
+        getattr(ops, function)(first, SESSIONS._replace(length=SESSIONS.length[:, :2]))
+
+
+@pytest.mark.parametrize("k", [2.5, True, np.array([1, 2])])
+def test_ranks_that_are_no_number_are_refused(k):
+    with pytest.raises(ValueError, match=r"^k: expected a whole number, or None, got"):
+        ops.top_ends(SESSIONS, k)
 
 
 def primitives(jaxpr):

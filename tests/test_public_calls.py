@@ -52,6 +52,14 @@ def points():
     return rm.ops.curve(F32, F32, F32)
 
 
+def by_session():
+    return rm.ops.sessions(F32, (ROWS,))
+
+
+def relevant():
+    return rm.ops.count_relevant(FIRST, by_session())
+
+
 METRIC = rm.collection({"ctr": rm.ctr(n_tasks=2, window=100), "auc": rm.auc(n_tasks=2, window=80)})
 
 
@@ -95,9 +103,12 @@ PUBLIC = {
     "all_merge": all_merged,
     "ops.argsort": lambda: rm.ops.argsort(ROWS, F32),
     "ops.count_pairs": lambda: rm.ops.count_pairs(F32, F32, F32, (ROWS,)),
+    "ops.count_relevant": relevant,
     "ops.cumsum": lambda: rm.ops.cumsum(F32, FIRST),
     "ops.curve": lambda: rm.ops.curve(F32, F32, F32, (ROWS,)),
+    "ops.first_relevant": lambda: rm.ops.first_relevant(relevant(), by_session()),
     "ops.first_rows": lambda: rm.ops.first_rows(FIRST),
+    "ops.ideal_order": lambda: rm.ops.ideal_order(F32, by_session()),
     "ops.is_first": lambda: rm.ops.is_first(ROWS),
     "ops.is_last": lambda: rm.ops.is_last(FIRST),
     "ops.last_rows": lambda: rm.ops.last_rows(FIRST),
@@ -108,11 +119,15 @@ PUBLIC = {
     "ops.rank_in": lambda: rm.ops.rank_in(GROUPS[None], GROUPS[:1]),
     "ops.rank_of": lambda: rm.ops.rank_of(P, GROUPS[8:10], exclude=GROUPS[None, ::20].repeat(2, 0)),
     "ops.ranks": lambda: rm.ops.ranks(FIRST),
+    "ops.relevant_in_top": lambda: rm.ops.relevant_in_top(relevant(), by_session()),
     "ops.roc_area": lambda: rm.ops.roc_area(points()),
+    "ops.run_means": lambda: rm.ops.run_means(F32, by_session()),
+    "ops.sessions": by_session,
     "ops.starts": lambda: rm.ops.starts(rm.ops.numbers(FIRST)),
     "ops.sums": lambda: rm.ops.sums(F32, FIRST),
     "ops.sums_before": lambda: rm.ops.sums_before(F32, FIRST),
     "ops.take": lambda: rm.ops.take(F32, ROWS),
+    "ops.top_ends": lambda: rm.ops.top_ends(by_session(), 3),
     "ops.totals": lambda: rm.ops.totals(F32, rm.ops.numbers(FIRST)),
     "ops.words_of": lambda: rm.ops.words_of(F32),
     "compute_accuracy": lambda: accuracy.compute_accuracy(*SUMS),

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import chex
-import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src.curves import Curve
+from recmetrics_jax._src.relevant import Relevant
+from recmetrics_jax._src.sessions import Sessions
 
 REAL = {"a real number": ("floating", "integer", "bool_")}
 NUMBER = {"a number": ("floating", "integer")}
@@ -27,23 +28,34 @@ Kind = dict[str, tuple[str, ...]]
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("x", "y", "positives", "negatives", "weights", "keys", "groups"), REAL),
     **dict.fromkeys(("rows", "numbers"), INTEGER),
-    "is_first": BOOL,
+    **dict.fromkeys(("is_first", "is_present", "is_relevant"), BOOL),
     "scores": SIGNED,  # The order of what is unsigned is not that of its negative.
 }
 """By the name of an argument, what dtypes it may have."""
 
-ADDED = ("cumsum", "maxima", "sums", "sums_before", "totals")
-"""The functions that reckon with ``x``: of booleans, they would make booleans."""
-MOVED = ("put", "take")
-"""The functions that only move it."""
+TUPLES: dict[str, tuple[type, str]] = {
+    "points": (Curve, "curve"),
+    "by_session": (Sessions, "sessions"),
+    "relevant": (Relevant, "count_relevant"),
+}
+"""By the name of an argument, of what class it is, and which function gives it."""
+
+OF_X: dict[tuple[str, ...], Kind] = {
+    ("cumsum", "maxima", "sums", "sums_before", "totals"): NUMBER,
+    ("put", "take"): ANY,
+    ("ideal_order",): SIGNED,
+}
+"""What dtypes ``x`` may have, by function: booleans are not reckoned with, and what is moved may be
+anything."""
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function``, which raises ValueError if its arguments do not fit."""
     signature = inspect.signature(function)
     kinds = dict(KINDS)
-    if function.__name__ in (*ADDED, *MOVED):
-        kinds["x"] = NUMBER if function.__name__ in ADDED else ANY
+    for names, kind in OF_X.items():
+        if function.__name__ in names:
+            kinds["x"] = kind
 
     @functools.wraps(function)
     def of_checked(*args: Any, **kwargs: Any) -> Any:
@@ -53,28 +65,12 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
             array for name, x in given.arguments.items() for array in _arrays(signature, name, x)
         ]
         for name, x in arrays:
-            _check_array(name, x, kinds[name.partition("[")[0]])
+            in_tuple = name.partition(".")[2]
+            kind = kinds.get(in_tuple, NUMBER) if in_tuple else kinds[name.partition("[")[0]]
+            _check_array(name, x, kind)
         for name, x in arrays[1:]:
             _check_shape(name, x, *arrays[0], is_taken=function.__name__ == "take")
         return function(*args, **kwargs)
-
-    return of_checked
-
-
-def checked_points(function: Callable[[Curve], jax.Array]) -> Callable[[Curve], jax.Array]:
-    """``function`` of a `Curve`, which raises ValueError if its argument is none."""
-
-    @functools.wraps(function)
-    def of_checked(points: Curve) -> jax.Array:
-        if not isinstance(points, Curve):
-            raise ValueError(
-                f"points: expected a Curve, as ops.curve gives, got {type(points).__name__}"
-            )
-        arrays = {f"points.{k}": x for k, x in points._asdict().items() if x is not None}
-        for name, x in arrays.items():
-            _check_array(name, x, {"is_first": BOOL}.get(name.partition(".")[2], NUMBER))
-            _check_shape(name, x, *next(iter(arrays.items())))
-        return function(points)
 
     return of_checked
 
@@ -86,12 +82,26 @@ def _arrays(signature: inspect.Signature, name: str, x: Any) -> list[tuple[str, 
         if not x:
             raise ValueError(f"{name}: expected at least one array, got none")
         return [(f"{name}[{i}]", each) for i, each in enumerate(x)]
+    if name in TUPLES:
+        expected, function = TUPLES[name]
+        if not isinstance(x, expected):
+            raise ValueError(
+                f"{name}: expected a {expected.__name__}, as ops.{function} gives, got "
+                f"{type(x).__name__}"
+            )
+        return [(f"{name}.{k}", each) for k, each in x._asdict().items() if each is not None]
     if name == "groups":
         if not isinstance(x, tuple | list):
             raise ValueError(
                 f"groups: expected a tuple of arrays, as in (users,), got {type(x).__name__}"
             )
         return [(f"groups[{i}]", each) for i, each in enumerate(x)]
+    if name == "k":
+        if x is not None and (jnp.shape(x) or not jnp.issubdtype(jnp.result_type(x), jnp.integer)):
+            raise ValueError(
+                f"k: expected a whole number, or None, got {jnp.result_type(x)}{jnp.shape(x)}"
+            )
+        return []
     return [] if x is None and parameter.default is None else [(name, x)]
 
 

@@ -72,3 +72,14 @@ def integers_of(x: jax.Array) -> jax.Array:
         largest = jnp.array(jnp.iinfo(bits.dtype).max, bits.dtype)
         # Of a number below 0, the more the lower; the sign alone, -0.0, becomes 0.
         return jnp.where(bits < 0, -(bits & largest), bits)
+
+
+def float32_of(word: jax.Array) -> jax.Array:
+    """The numbers of which `words_of` gives ``word``, ``float32[..., N]``.
+
+    >>> float32_of(*words_of(jnp.array([-1.5, -0.0, 2.0]))).tolist()
+    [-1.5, 0.0, 2.0]
+    """
+    sign = _sign_bit(jnp.dtype(jnp.uint32))
+    bits = jnp.where(word >= sign, word ^ sign, ~word)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
