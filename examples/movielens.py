@@ -110,7 +110,7 @@ def evaluation_metrics(window: int) -> rm.Metric:
             **{name: make(n_tasks=n_tasks) for name, make in METRICS.items()},
             "auc": rm.auc(n_tasks=n_tasks, window=window, grouped=True),
             "auprc": rm.auprc(n_tasks=n_tasks, window=window),
-            "ndcg": rm.ndcg(n_tasks=n_tasks, k=RANKS, report_ndcg_as_decreasing_curve=False),
+            "ndcg": rm.ndcg(n_tasks=n_tasks, k=RANKS, undefined_sessions=0.0),
         }
     )
 
@@ -274,9 +274,8 @@ def print_table(values: Mapping[str, np.ndarray]) -> None:
     """A row for each value, a column for each task."""
     table = Table("test split", *(Column(task, justify="right") for task in TASKS))
     for name, value in values.items():
-        digits = 0 if name.endswith("_groups") else 6
-        label = f"{name}@{RANKS}" if name == "ndcg" else name
-        table.add_row(label, *(f"{x:.{digits}f}" for x in value))
+        digits = 0 if name.endswith(("_groups", "_sessions")) else 6
+        table.add_row(name, *(f"{x:.{digits}f}" for x in value))
     rich.print(table)
 
 

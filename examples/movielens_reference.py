@@ -100,5 +100,5 @@ def reference_values(
         "grouped_auc_groups": averaged,
         "grouped_auc_undefined_groups": auc_of_users.shape[1] - averaged,
         "auprc": np.array([average_precision(*of_task) for of_task in zip(p, y, strict=True)]),
-        "ndcg": np.mean(by_user(ndcg, p, y, users, k=k), axis=1),
+        f"ndcg_at_{k}": np.mean(by_user(ndcg, p, y, users, k=k), axis=1),
     }

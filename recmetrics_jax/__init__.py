@@ -33,9 +33,11 @@ from recmetrics_jax._src.metrics.entropy import ne, unweighted_ne
 from recmetrics_jax._src.metrics.multiclass import multiclass_recall
 from recmetrics_jax._src.metrics.pairwise import rauc, xauc
 from recmetrics_jax._src.metrics.ranking import ndcg
+from recmetrics_jax._src.metrics.ranks import average_precision, mrr
 from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
 from recmetrics_jax._src.metrics.recommended import recommended_items
 from recmetrics_jax._src.metrics.regression import mae, mse, r_squared
+from recmetrics_jax._src.metrics.retrieval import hit_rate, precision_at, recall_at
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.ranked import make_rank_batch, make_topk_batch
 from recmetrics_jax._src.sampled import Sampled
@@ -90,13 +92,19 @@ __all__ = [
     "auprc",
     "binned_auc",
     "binned_auprc",
-    "ndcg",
     "rauc",
     "xauc",
     # Metrics of catalogues.
     "Sampled",
     "rank_metrics",
     "recommended_items",
+    # Metrics of sessions.
+    "average_precision",
+    "hit_rate",
+    "mrr",
+    "ndcg",
+    "precision_at",
+    "recall_at",
     # Metrics in the forms of other libraries.
     "nnx",
     # Laws, and toolkits for metrics of order.

@@ -14,6 +14,7 @@ import numpy as np
 import oracles
 import oracles_catalogue as catalogue
 import oracles_order as order
+import oracles_sessions as sessions
 
 import recmetrics_jax as rm
 
@@ -115,17 +116,25 @@ def grouped(name, oracle):
     return values
 
 
-def ndcg(**options):
-    """The oracle of NDCG, by session; the first of its two sums over the second."""
-    return lambda *x: {"ndcg": oracles.ratio(*order.ndcg(*x, **options))}
-
-
 def pair_weight(p, y, w):
     return (np.sum(w) ** 2 - np.sum(w**2)) / 2
 
 
-def session_count(p, y, w, sessions):
-    return len(set(sessions.tolist()))
+def of_sessions(name, factory, oracle, *, ks, share=sessions.total_weight, **options):
+    """A metric of sessions inside a batch, at some k."""
+    return Case(
+        name,
+        functools.partial(factory, k=ks, **options),
+        oracle,
+        keys=SESSIONS,
+        share=share,
+        has_ties=True,
+    )
+
+
+def relevant_weight(p, y, w, ids):
+    """What pooled recall is divided by."""
+    return sum(weight * y.sum() for _, y, weight in sessions.sessions_of(p, y, w, ids))
 
 
 def ranks(rng, shape):
@@ -137,6 +146,7 @@ def ranks(rng, shape):
 POPULARITY = (40, 3, 25, 3, 20, 9, 0)
 
 GROUPS, SESSIONS, ITEMS = ("grouping_keys",), ("session_id",), ("item_id",)
+KS = (1, 5)
 
 CASES = [
     Case("ne", ne, oracles.ne),
@@ -217,19 +227,45 @@ CASES = [
     Case(
         "ndcg",
         rm.ndcg,
-        ndcg(),
+        sessions.of_sessions("ndcg", (None,)),
         keys=SESSIONS,
-        share=session_count,
+        share=sessions.total_weight,
         has_ties=True,
     ),
-    Case(
+    of_sessions(
         "ndcg_at_2",
-        functools.partial(
-            rm.ndcg, k=2, report_ndcg_as_decreasing_curve=False, exponential_gain=True
-        ),
-        ndcg(k=2, report_ndcg_as_decreasing_curve=False, exponential_gain=True),
+        rm.ndcg,
+        sessions.of_sessions("ndcg", (2,), undefined_sessions=0.5, exponential_gain=True),
+        ks=2,
+        share=functools.partial(sessions.total_weight, fills=True),
+        undefined_sessions=0.5,
+        exponential_gain=True,
+    ),
+    of_sessions("recall_at", rm.recall_at, sessions.of_sessions("recall", KS), ks=KS),
+    of_sessions("precision_at", rm.precision_at, sessions.of_sessions("precision", KS), ks=KS),
+    of_sessions("hit_rate", rm.hit_rate, sessions.of_sessions("hit_rate", KS), ks=KS),
+    of_sessions("mrr", rm.mrr, sessions.of_sessions("mrr", KS), ks=KS),
+    of_sessions(
+        "average_precision",
+        rm.average_precision,
+        sessions.of_sessions("average_precision", KS),
+        ks=KS,
+    ),
+    of_sessions(
+        "pooled_recall_at",
+        rm.recall_at,
+        sessions.pooled("recall", KS),
+        ks=KS,
+        share=relevant_weight,
+        pooled=True,
+    ),
+    # Sessions may be split over batches.
+    Case(
+        "recall_at_of_window",
+        of_samples(rm.recall_at, k=KS, scope="window"),
+        sessions.of_sessions("recall", KS),
+        is_sum=False,
         keys=SESSIONS,
-        share=session_count,
         has_ties=True,
     ),
     # Ranks that have a bin each.
@@ -352,12 +388,13 @@ def expected(case, stream, prefix=None):
 
 
 def shared(case, parts):
-    """The average of the oracle's values of batches, each by its share."""
+    """The average of the oracle's values of batches, each by its share; the sum of counts."""
     values, shares = [case.oracle(*x) for x in parts], [case.share(*x) for x in parts]
-    return {
-        name: sum(value[name] * share for value, share in zip(values, shares, strict=True) if share)
-        / sum(shares)
-        if sum(shares)
-        else np.nan
-        for name in values[0]
-    }
+
+    def of_batches(name):
+        if name.endswith("_sessions"):
+            return sum(value[name] for value in values)
+        total = sum(v[name] * share for v, share in zip(values, shares, strict=True) if share)
+        return total / sum(shares) if sum(shares) else np.nan
+
+    return {name: of_batches(name) for name in values[0]}

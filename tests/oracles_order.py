@@ -106,7 +106,7 @@ def dcg_by_permutations(scores, gains, k):
     return math.fsum(totals) / len(totals)
 
 
-def ndcg(
+def reference_ndcg(
     p,
     y,
     w,

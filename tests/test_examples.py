@@ -58,7 +58,7 @@ def test_movielens_trains_evaluates_and_agrees_with_numpy(tmp_path, xla_flags, d
     assert header is not None
     assert "rating >= 4" in header.group()
     assert "rating == 5" in header.group()
-    for name in ("ne", "auc", "grouped_auc", "auprc", "ndcg@10"):
+    for name in ("ne", "auc", "grouped_auc", "auprc", "ndcg_at_10"):
         assert re.search(rf"\b{name}\b\W+\d\.\d{{6}}\W+\d\.\d{{6}}\b", result.stdout), name
     users = len(np.unique(rows[np.argsort(rows[:, 3])][-600:, 0]))
     averaged, undefined = (
@@ -166,7 +166,7 @@ def test_movielens_reference_averages_users_with_both_classes(load):
     assert values["grouped_auc"].tolist() == [0.75]
     assert values["grouped_auc_groups"].tolist() == [1]
     assert values["grouped_auc_undefined_groups"].tolist() == [2]
-    np.testing.assert_allclose(values["ndcg"], [2 / 3])  # 1, 0 without a positive, 1
+    np.testing.assert_allclose(values["ndcg_at_1"], [2 / 3])  # 1, 0 without a positive, 1
 
 
 def test_custom_metric_prints_its_values_and_keeps_the_laws():

