@@ -13,10 +13,10 @@ from recmetrics_jax._src.build import DEFAULT_SLOTS
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._scopes import Scope, scoped_metric
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.options import flag, number, text, threshold, whole
+from recmetrics_jax._src.options import flag, number, optional_threshold, text, whole
 from recmetrics_jax._src.relevant import Relevant, count_relevant
 from recmetrics_jax._src.sessions import Sessions
-from recmetrics_jax._src.terms import Term, scores
+from recmetrics_jax._src.terms import NEGATIVE_WEIGHTS, Term, scores
 
 X = TypeVar("X")
 
@@ -99,12 +99,10 @@ def session_metric(
             "undefined_sessions: expected None where pooled is True, got "
             f"{undefined_sessions}; of a sum over sessions, none has a value of its own"
         )
-    if label_threshold is not None:
-        label_threshold = threshold("label_threshold", label_threshold)
     options = SessionOptions(
         session_key=text("session_key", session_key),
         ks=_ranks(k, has_all=has_all),
-        label_threshold=label_threshold,
+        label_threshold=optional_threshold("label_threshold", label_threshold),
         undefined_sessions=undefined_sessions,
         pooled=pooled,
     )
@@ -113,6 +111,8 @@ def session_metric(
         (options, *arguments),
         shape=(COUNTS + len(options.ks) * (1 + pooled),),
         keys=(options.session_key,),
+        excludes=NEGATIVE_WEIGHTS,
+        by_order=True,
         is_summed=True,
         per_batch=True,
     )
@@ -220,8 +220,8 @@ def sums_of_sessions(
                 numerator = numerator / jnp.where(is_defined, denominator, 1.0)
                 numerator = jnp.where(is_defined, numerator, options.undefined_sessions or 0.0)
             columns.append(jnp.where(is_end, weights * numerator, 0.0))
-        sums = _cpu.sums_of(*columns, *denominators)
-        is_right = (in_domain | (batch.weights == 0)) & (batch.weights >= 0)
+        sums = _cpu.sums_of([*columns, *denominators])
+        is_right = in_domain | (batch.weights == 0)
         return jnp.where(jnp.all(is_right, axis=1, keepdims=True), sums, jnp.nan)
 
 

@@ -18,7 +18,7 @@ from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.options import whole
 from recmetrics_jax._src.rank_bins import AN_OCTAVE, Gain, RankBins, add_at, spread
 from recmetrics_jax._src.sampled import Sampled, checked, corrected
-from recmetrics_jax._src.terms import Term
+from recmetrics_jax._src.terms import NEGATIVE_WEIGHTS, Term
 
 X = TypeVar("X")
 
@@ -82,7 +82,13 @@ def weighted_ranks(batch: Batch) -> jax.Array:
 
 def rank_terms(exact: int) -> RankSums[Term]:
     """The terms of ranks; the same for every ``k``."""
-    histogram = Term(rank_histogram, (exact,), shape=(2, RankBins(exact).size), is_summed=True)
+    histogram = Term(
+        rank_histogram,
+        (exact,),
+        shape=(2, RankBins(exact).size),
+        excludes=NEGATIVE_WEIGHTS,
+        is_summed=True,
+    )
     return RankSums(histogram, Term(weighted_ranks))
 
 
