@@ -40,6 +40,7 @@ from recmetrics_jax._src.metrics.regression import mae, mse, r_squared
 from recmetrics_jax._src.metrics.retrieval import hit_rate, precision_at, recall_at
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.ranked import make_rank_batch, make_topk_batch
+from recmetrics_jax._src.refining import ranges_to_refine
 from recmetrics_jax._src.sampled import Sampled
 from recmetrics_jax._src.terms import Term
 
@@ -92,6 +93,8 @@ __all__ = [
     "auprc",
     "binned_auc",
     "binned_auprc",
+    "ndcg",
+    "ranges_to_refine",
     "rauc",
     "xauc",
     # Metrics of catalogues.
@@ -102,7 +105,6 @@ __all__ = [
     "average_precision",
     "hit_rate",
     "mrr",
-    "ndcg",
     "precision_at",
     "recall_at",
     # Metrics in the forms of other libraries.

@@ -254,7 +254,7 @@ def test_binned_areas_keep_their_bound(name):
 
 def test_binned_areas_merge_and_share_their_histogram():
     metrics = rm.collection({"auc": rm.binned_auc(bins=256), "auprc": rm.binned_auprc(bins=256)})
-    assert [x.sums.shape for x in metrics.init().histograms] == [(1, 256, 2)]
+    assert [x.parts.shape for x in metrics.init().histograms] == [(1, 256, 4)]
     rng = np.random.default_rng(7)
     p, y, w = rng.random(900), rng.random(900) < 0.3, rng.random(900)
     states = [
@@ -274,10 +274,10 @@ def test_histogram_keeps_what_plain_floats_lose(size, weight):
     step = jax.jit(metric.update, donate_argnums=0)
     batch = rm.make_batch(np.full(size, 0.7), np.arange(size) % 2, np.full(size, weight))
     state = metric.init()
-    pointer = state.histograms[0].sums.unsafe_buffer_pointer()
+    pointer = state.histograms[0].parts.unsafe_buffer_pointer()
     for _ in range(updates):
         state = step(state, batch)
-        assert state.histograms[0].sums.unsafe_buffer_pointer() == pointer
+        assert state.histograms[0].parts.unsafe_buffer_pointer() == pointer
     with jax.enable_x64(True):
         total = np.sum(state.histograms[0].read())
     exact = size * updates * float(np.float32(weight))

@@ -149,8 +149,8 @@ def test_an_update_of_a_donated_state_writes_its_bins_alone():
         step = jax.jit(metric.update, donate_argnums=0)
         compiled = step.lower(metric.init(), batch).compile()
         program = compiled.as_text() or ""
-        assert f"[2,{bins},2]" in program
-        assert not re.search(rf"\[2,{bins},2\]\S* copy\(", program)
+        assert f"[2,{bins},4]" in program
+        assert not re.search(rf"\[2,{bins},4\]\S* copy\(", program)
         memory: Any = compiled.memory_analysis()
         temporary.append(memory.temp_size_in_bytes)
         state = metric.init()

@@ -30,20 +30,19 @@ class Histogram(NamedTuple):
     count as zero, as XLA has it.
     """
 
-    sums: jax.Array
-    """``float[T, B, C]``: the sums, rounded."""
-    rest: jax.Array
-    """``float[T, B, C]``: what that leaves of them, times 2^24."""
+    parts: jax.Array
+    """``float[T, B, 2 C]``: the sums of a bin, rounded; and what that leaves of them, times 2^24.
+    """
 
     @classmethod
     def empty(cls, n_tasks: int, counts: int, bins: int) -> "Histogram":
         """No examples."""
-        return cls(*(jnp.zeros((n_tasks, bins, counts)) for _ in range(2)))
+        return cls(jnp.zeros((n_tasks, bins, 2 * counts)))
 
     @property
     def size(self) -> int:
         """How many sums a task has."""
-        return self.sums.shape[1] * self.sums.shape[2]
+        return self.parts.shape[1] * self.parts.shape[2] // 2
 
     def add(self, index: jax.Array, statistics: jax.Array) -> "Histogram":
         """With ``statistics``, ``float[T, N, C]``, added in the bins ``index``, ``int32[T, N]``.
@@ -51,78 +50,76 @@ class Histogram(NamedTuple):
         >>> sums = Histogram.empty(1, 1, 3)
         >>> sums = sums.add(jnp.array([[0, 2]]), jnp.array([[[1.0], [2.0**-60]]]))
         >>> sums = sums.add(jnp.array([[0, 2]]), jnp.array([[[2.0**-30], [2.0**-60]]]))
-        >>> sums.sums[0, :, 0].tolist() == [1.0, 0.0, 2.0**-59], sums.rest[0, 0, 0] == 2.0**-6
-        (True, Array(True, dtype=bool))
+        >>> sums.parts[0].tolist() == [[1.0, 2.0**-6], [0, 0], [2.0**-59, 0]]
+        True
         """
-        chex.assert_shape(statistics, (*index.shape, self.sums.shape[2]))
+        chex.assert_shape(statistics, (*index.shape, self.parts.shape[2] // 2))
         examples = index.shape[1]
-        if is_known(examples) and examples < min(self.sums.shape[1] // BINS_A_ROW, MAX_ROWS):
-            return Histogram(*jax.vmap(_added)(*self, index, statistics))
+        if is_known(examples) and examples < min(self.parts.shape[1] // BINS_A_ROW, MAX_ROWS):
+            return Histogram(jax.vmap(_added)(self.parts, index, statistics))
         tasks = jnp.arange(index.shape[0], dtype=index.dtype)[:, None]
         with jax.enable_x64(True):
-            total = _join(*self)
+            total = _join(self.parts)
             added = jnp.zeros_like(total).at[tasks, index].add(statistics.astype(jnp.float64))
             return self._of(total + added)
 
     def read(self) -> jax.Array:
         """The sums, ``float64[T, C, B]``; in an x64 scope."""
-        return jnp.swapaxes(_join(*self), 1, 2)
+        return jnp.swapaxes(_join(self.parts), 1, 2)
 
     def merge(self, other: "Histogram") -> "Histogram":
         """Both sums together."""
         with jax.enable_x64(True):
-            return self._of(_join(*self) + _join(*other))
+            return self._of(_join(self.parts) + _join(other.parts))
 
     def all_merge(self, axis_name: numerics.AxisName) -> "Histogram":
         """The sum over all devices."""
         with jax.enable_x64(True):
-            return self._of(jax.lax.psum(_join(*self), axis_name))
+            return self._of(jax.lax.psum(_join(self.parts), axis_name))
 
     def _of(self, total: jax.Array) -> "Histogram":
         """Of sums, ``float64[T, B, C]``, as this one holds them; in an x64 scope."""
         # Behind a barrier, as the sums of `numerics.add` are.
-        return Histogram(*jax.lax.optimization_barrier(_split(total, self.sums.dtype)))
+        return Histogram(jax.lax.optimization_barrier(_split(total, self.parts.dtype)))
 
 
-def _join(sums: jax.Array, rest: jax.Array) -> jax.Array:
-    """What both hold, in float64; in an x64 scope."""
-    return sums.astype(jnp.float64) + rest.astype(jnp.float64) / SCALE
+def _join(parts: jax.Array) -> jax.Array:
+    """The sums, ``float64[..., C]``; in an x64 scope."""
+    sums, rest = jnp.split(parts.astype(jnp.float64), 2, axis=-1)
+    return sums + rest / SCALE
 
 
-def _split(total: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-    """The sums and the rest of float64; in an x64 scope."""
+def _split(total: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The parts of sums, ``float64[..., C]``; in an x64 scope."""
     sums = total.astype(dtype)
-    return sums, ((total - sums.astype(jnp.float64)) * SCALE).astype(dtype)
+    rest = (total - sums.astype(jnp.float64)) * SCALE
+    return jnp.concatenate([sums, rest.astype(dtype)], axis=-1)
 
 
-def _added(
-    sums: jax.Array, rest: jax.Array, index: jax.Array, statistics: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The sums and the rest of one task with ``statistics``, ``float[N, C]``, added at ``index``.
+def _added(parts: jax.Array, index: jax.Array, statistics: jax.Array) -> jax.Array:
+    """The parts of one task with ``statistics``, ``float[N, C]``, added at ``index``.
 
     Rows of one bin are brought together without a sort. Each writes its number into its bin, and
     reads whose is there: that row is the place where what they add is added up. Then all rows of
-    a bin write the same new sum. The numbers lie where the rest will be, once it has been read::
+    a bin write the same new sum. The numbers lie where the first rest will be, once it was read::
 
-        index     3    7    3        what the rows add    1    2    4
-        there     0    1    2
-        place     2    1    2        added up             0    2    5
-                                     new sums             +5   +2   +5
+        bin       3    7    3        what the rows add      1    2    4
+        number    0    1    2
+        place     2    1    2        what their bins get    5    2    5
 
     The place of rows whose rest is NaN is a spare one, of NaN: such a sum stays NaN. So the numbers
     depend on what was read, and XLA can write them where that was, without a copy.
     """
-    examples = index.shape[0]
-    was_sums, was_rest = (x.at[index].get(mode="promise_in_bounds") for x in (sums, rest))
-    numbers = jnp.where(jnp.isnan(was_rest[:, 0]), examples, jnp.arange(examples, dtype=jnp.int32))
-    rest = rest.at[index, 0].set(numbers.astype(rest.dtype), mode="promise_in_bounds")
-    place = rest.at[index, 0].get(mode="promise_in_bounds").astype(jnp.int32)
+    examples, counts = statistics.shape
+    # A bin is in range by its making.
+    was = parts.at[index].get(mode="promise_in_bounds")
+    numbers = jnp.arange(examples, dtype=jnp.int32)
+    numbers = jnp.where(jnp.isnan(was[:, counts]), examples, numbers).astype(parts.dtype)
+    parts = parts.at[index, counts].set(numbers, mode="promise_in_bounds")
+    place = parts.at[index, counts].get(mode="promise_in_bounds").astype(jnp.int32)
     with jax.enable_x64(True):
-        added = jnp.zeros((examples + 1, statistics.shape[1])).at[examples].set(jnp.nan)
+        added = jnp.zeros((examples + 1, counts)).at[examples].set(jnp.nan)
         added = added.at[place].add(statistics.astype(added.dtype), mode="promise_in_bounds")
         added = added.at[place].get(mode="promise_in_bounds")
-        new_sums, new_rest = _split(_join(was_sums, was_rest) + added, sums.dtype)
-    return (
-        sums.at[index].set(new_sums, mode="promise_in_bounds"),
-        rest.at[index].set(new_rest, mode="promise_in_bounds"),
-    )
+        now = _split(_join(was) + added, parts.dtype)
+    return parts.at[index].set(now, mode="promise_in_bounds")

@@ -17,11 +17,13 @@ LARGEST_SAMPLES = 2**30
 
 
 def plain(value: Any) -> Any:
-    """A scalar of NumPy as Python's, any other option as it is.
+    """A scalar of NumPy as Python's, also in tuples; any other option as it is.
 
-    >>> plain(np.int64(5)), plain(np.bool_(True)), plain("five")
-    (5, True, 'five')
+    >>> plain(np.int64(5)), plain(np.bool_(True)), plain("five"), plain((np.float32(0.5), 1))
+    (5, True, 'five', (0.5, 1))
     """
+    if type(value) is tuple:
+        return tuple(map(plain, value))
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -2,25 +2,29 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src import curves
+from recmetrics_jax._src import bounds, curves
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.options import number, whole
+from recmetrics_jax._src.score_bins import Bins, bins_of_ranges
 from recmetrics_jax._src.terms import BinnedTerm, Term, scores
-from recmetrics_jax._src.words import words_of
 
 X = TypeVar("X")
 
 BINS = 65_536
+REFINED_BINS = 262_144
 SLOTS = 32
+MOST_BINS = 1 << 30
+"""Places in a histogram of two classes are int32."""
+Ranges = Sequence[tuple[float, float]]
 
 
 class HistogramSums(NamedTuple, Generic[X]):
@@ -29,53 +33,71 @@ class HistogramSums(NamedTuple, Generic[X]):
     histogram: X
 
 
-def histogram(batch: Batch, bins: int) -> tuple[jax.Array, jax.Array]:
-    """The bin of each example, what scores share in their upper bits; ``w y`` and ``w (1 - y)``."""
-    (word,) = words_of(scores(batch).astype(jnp.float32))
-    bits = (bins - 1).bit_length()
-    index = (word >> jnp.uint32(32 - bits)).astype(jnp.int32)
-    weights = jnp.stack([batch.weights * batch.labels, batch.weights * (1 - batch.labels)], axis=-1)
-    return index, weights
+class Area(NamedTuple):
+    """An area under a curve of bins, with bounds."""
+
+    name: str
+    added: Callable[[bounds.Bins], bounds.Added]
+
+
+ROC = Area("binned_auc", bounds.roc_area)
+PRECISION_RECALL = Area("binned_auprc", bounds.precision_recall_area)
+
+
+def score_histogram(
+    batch: Batch, bins: int, cut: tuple[tuple[int, int], ...], parts: int
+) -> tuple[jax.Array, jax.Array]:
+    """The bin of each example, one of `Bins`; and ``w y`` and ``w (1 - y)``."""
+    index = Bins(bins, cut, parts).places(scores(batch).astype(jnp.float32))
+    return index, _weights_of_classes(batch)
 
 
 def linear_histogram(
     batch: Batch, bins: int, low: float, high: float
 ) -> tuple[jax.Array, jax.Array]:
-    """As `histogram`, with ``bins`` bins of equal width; NaN for scores outside ``[low, high]``."""
+    """Likewise, with ``bins`` bins of equal width; NaN for scores outside ``[low, high]``."""
     predictions = scores(batch)
     is_inside = (predictions >= low) & (predictions <= high)
     index = ((jnp.where(is_inside, predictions, low) - low) / (high - low) * bins).astype(jnp.int32)
-    weights = jnp.stack([batch.weights * batch.labels, batch.weights * (1 - batch.labels)], axis=-1)
-    weights = jnp.where((is_inside | ~batch.mask)[..., None], weights, jnp.nan)
+    weights = jnp.where((is_inside | ~batch.mask)[..., None], _weights_of_classes(batch), jnp.nan)
     return jnp.minimum(index, jnp.int32(bins - 1)), weights
 
 
-def histogram_terms(bins: int) -> HistogramSums[Term]:
+def _weights_of_classes(batch: Batch) -> jax.Array:
+    """``w y`` and ``w (1 - y)``, ``float[T, N, 2]``."""
+    return jnp.stack([batch.weights * batch.labels, batch.weights * (1 - batch.labels)], axis=-1)
+
+
+def histogram_terms(bins: Bins) -> HistogramSums[Term]:
     """The terms of a histogram."""
-    return HistogramSums(BinnedTerm(histogram, (bins,), shape=(2, bins), is_summed=True))
-
-
-def binned_values(
-    sums: HistogramSums[jax.Array],
-    *,
-    name: str,
-    area: Callable[[curves.Curve], jax.Array],
-) -> Values:
-    """The value of an area: a bin is one point of the curve."""
-    from_highest = sums.histogram[..., ::-1]
-    above = jnp.cumsum(from_highest, axis=-1)
-    rows = jnp.broadcast_to(jnp.arange(above.shape[-1]), above[:, 0].shape)
-    points = curves.Curve(
-        above[:, 0], above[:, 1], from_highest[:, 0], from_highest[:, 1], None, rows
+    return HistogramSums(
+        BinnedTerm(score_histogram, tuple(bins), shape=(2, bins.size), is_summed=True)
     )
-    return {name: area(points)[:, -1]}
+
+
+def binned_values(sums: HistogramSums[jax.Array], *, area: Area, bins: Bins) -> Values:
+    """The value of an area, of which a bin is one point; and its bounds."""
+    value, lower, upper = (jnp.sum(x, axis=-1) for x in added_by_bin(sums.histogram, area, bins))
+    # The value is between its bounds, but for the rounding of their sums.
+    return {
+        area.name: value,
+        f"{area.name}_lower": jnp.minimum(lower, value),
+        f"{area.name}_upper": jnp.maximum(upper, value),
+    }
+
+
+def added_by_bin(histogram: jax.Array, area: Area, bins: Bins) -> bounds.Added:
+    """What each bin adds to an area and its bounds, ``float64[T, bins]``; in an x64 scope."""
+    is_tied = jnp.asarray(bins.has_one_score()[None])
+    return area.added(bounds.Bins.of(histogram, is_tied))
 
 
 def _binned_metric(
-    name: str,
-    area: Callable[[curves.Curve], jax.Array],
+    area: Area,
     *,
     bins: int,
+    refine: Ranges,
+    refined_bins: int,
     n_tasks: int,
     window: int | None,
     slots: int,
@@ -84,9 +106,10 @@ def _binned_metric(
     bins = whole("bins", bins, 2)
     if bins & (bins - 1) or bins > 1 << 24:
         raise ValueError(f"bins: expected a power of two of at most 2^24, got {bins}")
+    of = bins_of_ranges(bins, refine, whole("refined_bins", refined_bins, 1, MOST_BINS - bins))
     return sum_metric(
-        histogram_terms(bins),
-        functools.partial(binned_values, name=name, area=area),
+        histogram_terms(of),
+        functools.partial(binned_values, area=area, bins=of),
         n_tasks=n_tasks,
         window=window,
         slots=slots,
@@ -98,6 +121,8 @@ def _binned_metric(
 def binned_auc(
     *,
     bins: int = BINS,
+    refine: Ranges = (),
+    refined_bins: int = REFINED_BINS,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = SLOTS,
@@ -106,17 +131,27 @@ def binned_auc(
     """Area under the ROC curve from a histogram of the scores; has a lifetime value, and merges.
 
     ``auc = sum over bins of FP (TP above + TP / 2) / (positives * negatives)``: as
-    `recmetrics_jax.auc`, but scores in one bin count as tied. A bin is what scores share in their
-    upper ``log2(bins)`` bits as float32, in the order of their values. With 65,536 bins that is the
-    sign, the exponent and 7 bits: scores of any scale, logits too, 2^-7 of themselves apart.
+    `recmetrics_jax.auc`, but scores in one bin count as tied. ``lower`` and ``upper`` say what that
+    may hide: ``TP / 2`` is 0, or TP, in bins that hold different scores, as if pairs in them were
+    all wrong, or all right. The exact AUC is between them, whatever the scores are.
 
-    The error is at most half the fraction of pairs, of a positive and a negative, that share a bin.
-    bfloat16 scores, and any that differ in their upper 16 bits, are exact.
+    A bin is what scores share in the upper ``log2(bins)`` bits of a number in their order. With
+    65,536 bins it has 128 bins for each octave, of scores of any scale, logits too: they are
+    at most 2^-7 of themselves wide, and above 1/2 as wide as those of ``1 - p``, so that
+    probabilities are told apart near 1 as they are near 0. Scores of bfloat16 have a bin each, but
+    those closer to 0 than 2^-103; of float32, 0, 1, and those closer to 1 than 2^-16 from below.
+
+    Where the bounds are too far apart, since scores lie close together, a second pass over the
+    same examples tells them apart: ``refine=`` `recmetrics_jax.ranges_to_refine` of the first.
 
     Source: as `recmetrics_jax.auc`.
 
     Args:
         bins: number of bins, a power of two.
+        refine: ranges of scores, ``((low, high), ...)``. The bins that they touch are cut, each
+            into as many parts as ``refined_bins`` allows: a power of two, up to where each part
+            holds one float32, and pairs in it are known to be tied. Parts are bins as others are.
+        refined_bins: how many parts there are at most, in all.
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more. Each is
@@ -124,22 +159,27 @@ def binned_auc(
         undefined: the value where a class has no weight.
 
     Returns:
-        A `Metric` with ``lifetime_binned_auc`` and, with a window, ``window_binned_auc``, each
+        A `Metric` with ``lifetime_binned_auc``, ``lifetime_binned_auc_lower`` and
+        ``lifetime_binned_auc_upper`` and, with a window, the same of ``window_``, each
         ``float[T]``.
 
     Raises:
-        ValueError: as `recmetrics_jax.sum_metric`, and if ``bins`` is not a power of two.
+        ValueError: as `recmetrics_jax.sum_metric`; if ``bins`` is not a power of two; if ``refine``
+            is not of pairs, or its ranges touch more bins than ``refined_bins`` can cut in two.
 
     >>> import recmetrics_jax as rm
     >>> metric = rm.binned_auc()
-    >>> state = metric.update(metric.init(), rm.make_batch([0.9, 0.5, 0.5, 0.1], [1, 0, 1, 0]))
-    >>> metric.compute(state)["lifetime_binned_auc"].tolist()
-    [0.875]
+    >>> batch = rm.make_batch([0.9, 0.501, 0.5, 0.1], [1, 0, 1, 0])
+    >>> values = metric.compute(metric.update(metric.init(), batch))
+    >>> {name: value.item() for name, value in values.items()}
+    {'lifetime_binned_auc': 0.875, 'lifetime_binned_auc_lower': 0.75,
+    'lifetime_binned_auc_upper': 1.0}
     """
     return _binned_metric(
-        "binned_auc",
-        curves.roc_area,
+        ROC,
         bins=bins,
+        refine=refine,
+        refined_bins=refined_bins,
         n_tasks=n_tasks,
         window=window,
         slots=slots,
@@ -151,6 +191,8 @@ def binned_auc(
 def binned_auprc(
     *,
     bins: int = BINS,
+    refine: Ranges = (),
+    refined_bins: int = REFINED_BINS,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = SLOTS,
@@ -162,17 +204,25 @@ def binned_auprc(
     one bin, as `recmetrics_jax.binned_auc` has them, count as tied. It shares its histogram in
     a collection.
 
+    ``lower`` and ``upper`` are what the exact AUPRC is at least and at most, whatever the scores
+    and weights in a bin are: positives of different scores below all negatives of the bin, and
+    positives of one score above them. They differ by more than ties in a bin of both classes, since
+    positives that are tied count more than others below the same negatives.
+
     Source: as `recmetrics_jax.auprc`.
 
     Args:
         bins: number of bins, a power of two.
+        refine: ranges of scores where bins are cut; `recmetrics_jax.binned_auc` says more.
+        refined_bins: into how many parts at most, in all.
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.binned_auc` says more.
         undefined: the value where positives have no weight.
 
     Returns:
-        A `Metric` with ``lifetime_binned_auprc`` and, with a window, ``window_binned_auprc``, each
+        A `Metric` with ``lifetime_binned_auprc``, ``lifetime_binned_auprc_lower`` and
+        ``lifetime_binned_auprc_upper`` and, with a window, the same of ``window_``, each
         ``float[T]``.
 
     Raises:
@@ -180,14 +230,17 @@ def binned_auprc(
 
     >>> import recmetrics_jax as rm
     >>> metric = rm.binned_auprc()
-    >>> state = metric.update(metric.init(), rm.make_batch([0.9, 0.5, 0.5, 0.1], [1, 0, 1, 0]))
-    >>> round(metric.compute(state)["lifetime_binned_auprc"].item(), 6)
-    0.833333
+    >>> batch = rm.make_batch([0.9, 0.501, 0.5, 0.1], [1, 0, 1, 0])
+    >>> values = metric.compute(metric.update(metric.init(), batch))
+    >>> {name: round(value.item(), 6) for name, value in values.items()}
+    {'lifetime_binned_auprc': 0.833333, 'lifetime_binned_auprc_lower': 0.797267,
+    'lifetime_binned_auprc_upper': 1.0}
     """
     return _binned_metric(
-        "binned_auprc",
-        curves.precision_recall_area,
+        PRECISION_RECALL,
         bins=bins,
+        refine=refine,
+        refined_bins=refined_bins,
         n_tasks=n_tasks,
         window=window,
         slots=slots,
@@ -197,7 +250,13 @@ def binned_auprc(
 
 def linear_values(sums: HistogramSums[jax.Array]) -> Values:
     """As torchrec has AUPRC of bins of equal width: undefined without one of the classes."""
-    auprc = binned_values(sums, name="auprc", area=curves.precision_recall_area)["auprc"]
+    from_highest = sums.histogram[..., ::-1]
+    above = jnp.cumsum(from_highest, axis=-1)
+    rows = jnp.broadcast_to(jnp.arange(above.shape[-1]), above[:, 0].shape)
+    points = curves.Curve(
+        above[:, 0], above[:, 1], from_highest[:, 0], from_highest[:, 1], None, rows
+    )
+    auprc = curves.precision_recall_area(points)[:, -1]
     has_no_negatives = jnp.sum(sums.histogram[:, 1], axis=1) == 0
     return {"auprc": jnp.where(has_no_negatives, jnp.nan, auprc)}
 

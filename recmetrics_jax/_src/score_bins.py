@@ -1,0 +1,235 @@
+"""Bins of scores: of any scale, as fine near 1 as near 0, and finer where that is asked for.
+
+A score has a *key*, a whole number of 32 bits in the order of the scores, and a bin is what keys
+share in their upper bits. Keys are those of the bits of a float32, ordered, but that what is above
+1/2 and below 1 is told apart by ``1 - x``, as far from 1 as its mirror image is from 0. That makes
+23 more octaves, for which those below 2^-103 make room: they share one, and are 32 times coarser::
+
+    scores    0    2^-149 ... 2^-103 ... 1/4  1/2  3/4 ... 1 - 2^-24    1    2 ... 2^128
+    octaves   0    0.25           1      102  103  104           126  126.5  128     255
+
+0 and 1, which many scores may be to which a sigmoid or a cut was applied, have room of their own.
+"""
+
+import functools
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recmetrics_jax._src.options import threshold
+
+KEY_BITS = 32
+OCTAVE = 23
+"""The bits of a float32 below its exponent."""
+SPARED = 23
+"""Octaves between 1/2 and 1 by what is left to 1, besides the one that a float32 has there."""
+TINY, HALF, ONE = (SPARED + 1) << OCTAVE, 126 << OCTAVE, 127 << OCTAVE
+"""The bits of 2^-103, 1/2 and 1."""
+OF_TINY = 1 << (OCTAVE - 2)
+"""The key of the smallest positive float, a quarter of an octave above that of 0."""
+TINY_SHIFT = 5
+OF_ONE = HALF + (1 << (OCTAVE - 1))
+"""The key of 1, in an octave of which 1 - 2^-24 has the first."""
+MIRRORED = ONE + HALF - TINY
+"""The sum of the key of x, from 1/2 to 1, and the bits of 1 - x."""
+MIDDLE = 1 << (KEY_BITS - 1)
+"""The key of 0, of which those of positive scores are above, and of negative ones below."""
+
+
+def keys_of(scores: Any, of: ModuleType = jnp) -> Any:
+    """The keys of scores, ``uint32[...]``, in the order of the scores.
+
+    Args:
+        scores: ``float32[...]``, an array of JAX or of NumPy.
+        of: the module of the array, `jax.numpy` or `numpy`.
+
+    >>> keys = keys_of(jnp.array([-2.0, -0.0, 0.0, 1e-30, 0.5, 0.75, 0.999, 1.0, 2.0]))
+    >>> (keys[1:] > keys[:-1]).tolist()
+    [True, False, True, True, True, True, True, True]
+    """
+    bits = scores.view(of.uint32)
+    size = bits & of.uint32(MIDDLE - 1)
+    left = (of.float32(1) - size.view(of.float32)).view(of.uint32)
+    key = of.where(size > of.uint32(ONE), size, of.uint32(OF_ONE))
+    key = of.where(size < of.uint32(ONE), of.uint32(MIRRORED) - left, key)
+    key = of.where(size <= of.uint32(HALF), size - of.uint32(SPARED << OCTAVE), key)
+    tiny = of.uint32(OF_TINY) + (size >> of.uint32(TINY_SHIFT))
+    key = of.where(size < of.uint32(TINY), tiny, key)
+    key = of.where(size == of.uint32(0), of.uint32(0), key)
+    is_negative = (bits > of.uint32(MIDDLE)) & (size > of.uint32(0))
+    return of.where(is_negative, of.uint32(MIDDLE - 1) - key, of.uint32(MIDDLE) + key)
+
+
+def sizes_of(keys: np.ndarray) -> np.ndarray:
+    """The bits of the smallest scores, from 0 up, whose keys are so far above `MIDDLE`, or farther.
+
+    >>> int(sizes_of(np.array([OF_ONE]))[0]) == ONE
+    True
+    """
+    keys = np.asarray(keys, np.int64)
+    left = np.clip(MIRRORED - keys, 0, HALF).astype(np.uint32).view(np.float32)
+    # Of what is left to 1, scores between 1/2 and 1 have whole multiples of 2^-24.
+    mirrored = (1 - np.floor(left * 2.0**24) / 2.0**24).astype(np.float32).view(np.uint32)
+    of_octave = [
+        (keys <= 0, 0),
+        (keys <= OF_TINY, 1),
+        (keys <= 1 << OCTAVE, (keys - OF_TINY) << TINY_SHIFT),
+        (keys <= HALF - (SPARED << OCTAVE), keys + (SPARED << OCTAVE)),
+        (keys <= HALF, mirrored.astype(np.int64)),
+        (keys <= OF_ONE, ONE),
+        (keys <= ONE, ONE + 1),
+    ]
+    conditions, sizes = zip(*of_octave, strict=True)
+    return np.select(conditions, [np.broadcast_to(x, keys.shape) for x in sizes], keys)
+
+
+def scores_between(first: int, last: int) -> tuple[float, float]:
+    """The lowest and the highest score that have keys from the first to the last.
+
+    >>> scores_between(MIDDLE, MIDDLE + OF_TINY - 1)
+    (0.0, 0.0)
+    """
+    infinite = np.float32(np.inf).view(np.uint32)
+
+    def score(size: int, sign: int) -> float:
+        return sign * float(np.uint32(min(size, int(infinite))).view(np.float32))
+
+    def size(key: int) -> int:
+        return int(sizes_of(np.array([key]))[0])
+
+    low = score(size(first - MIDDLE), 1) if first >= MIDDLE else score(size(MIDDLE - first) - 1, -1)
+    if last >= MIDDLE:
+        return low, score(size(last + 1 - MIDDLE) - 1, 1)
+    return low, score(size(max(MIDDLE - 1 - last, 1)), -1)
+
+
+class Bins(NamedTuple):
+    """A division of all scores into bins, of which some are cut into parts, each a bin itself.
+
+    Four bins, of which the third is cut in two::
+
+        keys of 32 bits   00...    01...    100...  101...  11...
+        place             0        1        2       3       4
+    """
+
+    bins: int
+    """Bins before any is cut, a power of two: each of equally many keys."""
+    cut: tuple[tuple[int, int], ...] = ()
+    """The first and the last of neighbours that are cut, in order."""
+    parts: int = 1
+    """Into how many they are cut, a power of two."""
+
+    @property
+    def size(self) -> int:
+        """How many bins there are."""
+        return self.bins + (self.parts - 1) * sum(last + 1 - first for first, last in self.cut)
+
+    @property
+    def key_bits(self) -> int:
+        """How many bits keys of one bin do not share, before it is cut."""
+        return KEY_BITS + 1 - self.bins.bit_length()
+
+    @property
+    def _runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of runs of bins that are cut or not: the first of them, its place, and their parts."""
+        edges = [edge for first, last in self.cut for edge in (first, last + 1)]
+        firsts = np.array([0, *edges], np.int64)
+        parts = np.array([1, *(self.parts, 1) * len(self.cut)], np.int64)
+        places = np.cumsum([0, *np.diff(firsts) * parts[:-1]])
+        is_there = np.diff(firsts, append=self.bins) > 0
+        return firsts[is_there], places[is_there], parts[is_there]
+
+    def places(self, scores: jax.Array) -> jax.Array:
+        """The bins of scores, ``float32[...]``, as ``int32[...]``."""
+        keys, bits = keys_of(scores), self.key_bits
+        uncut = (keys >> jnp.uint32(bits)).astype(jnp.int32)
+        if not self.cut:
+            return uncut
+        firsts, places, parts = self._runs
+        run = jnp.searchsorted(
+            jnp.asarray(firsts, jnp.int32), uncut, side="right", method="scan_unrolled"
+        ) - jnp.int32(1)
+        part_bits = bits - np.round(np.log2(parts)).astype(int)
+        first_key, part_bits, place = (
+            jnp.asarray(x, jnp.uint32)[run] for x in (firsts << bits, part_bits, places)
+        )
+        return (place + ((keys - first_key) >> part_bits)).astype(jnp.int32)
+
+    def first_keys(self) -> np.ndarray:
+        """The first key of each bin, ``int64[size]``."""
+        firsts, places, parts = self._runs
+        run = np.repeat(np.arange(len(firsts)), np.diff(places, append=self.size))
+        widths = (1 << self.key_bits) // parts
+        in_run = np.arange(self.size) - places[run]
+        return (firsts[run] << self.key_bits) + in_run * widths[run]
+
+    def has_one_score(self) -> np.ndarray:
+        """Which bins hold no two scores that differ, ``bool[size]``."""
+        return _has_one_score(self)
+
+
+@functools.lru_cache(maxsize=8)
+def _has_one_score(bins: Bins) -> np.ndarray:
+    first = bins.first_keys()
+    last = np.append(first[1:], 1 << KEY_BITS) - 1
+    # Those of a negative bin are the mirror image of a positive one.
+    above = np.where(first >= MIDDLE, first - MIDDLE, MIDDLE - 1 - last)
+    # -0 is 0, and has no key of its own.
+    lowest = np.maximum(sizes_of(above), first < MIDDLE)
+    return sizes_of(above + (last - first) + 1) - lowest <= 1
+
+
+def bins_of_ranges(bins: int, ranges: Any, most: int) -> Bins:
+    """Bins of which those that ranges of scores touch are cut.
+
+    Args:
+        bins: how many there are before, a power of two.
+        ranges: pairs of a lowest and a highest score.
+        most: into how many parts at most, in all.
+
+    Raises:
+        ValueError: if ranges are not such pairs, or touch more bins than can be cut in two.
+
+    >>> bins_of_ranges(16, ((0.2, 0.3), (-1, 2)), 100)
+    Bins(bins=16, cut=((4, 12),), parts=8)
+    """
+    uncut = Bins(bins)
+    touched = np.zeros(bins + 2, bool)
+    for pair in _pairs(ranges):
+        with np.errstate(over="ignore"):  # Beyond the largest float is infinity.
+            keys = keys_of(np.array(pair, np.float32), np)
+        first, last = (keys >> np.uint32(uncut.key_bits)).tolist()
+        touched[first + 1 : last + 2] = True
+    count = int(touched.sum())
+    if not count:
+        return uncut
+    if most < 2 * count:
+        raise ValueError(
+            f"refined_bins: expected at least {2 * count:,}, two for each of the {count:,} bins "
+            f"that refine touches, got {most:,}"
+        )
+    edges = np.flatnonzero(touched[1:] != touched[:-1]).reshape(-1, 2) - [0, 1]
+    cut = tuple((first, last) for first, last in edges.tolist())
+    return Bins(bins, cut, 1 << min((most // count).bit_length() - 1, uncut.key_bits))
+
+
+def _pairs(ranges: Any) -> list[tuple[float, float]]:
+    """Pairs of numbers, the lower first; raises ValueError if it is anything else."""
+    try:
+        given = [tuple(pair) for pair in ranges]
+    except TypeError:
+        given = [()]
+    pairs = []
+    for pair in given:
+        if len(pair) != 2:
+            raise ValueError(
+                f"refine: expected ranges of scores, as in ((0.02, 0.04),), got {ranges!r:.80}"
+            )
+        low, high = (threshold("refine", score) for score in pair)
+        if low > high:
+            raise ValueError(f"refine: expected ranges from low to high, got {(low, high)}")
+        pairs.append((low, high))
+    return pairs
