@@ -93,7 +93,6 @@ __all__ = [
     "auprc",
     "binned_auc",
     "binned_auprc",
-    "ndcg",
     "ranges_to_refine",
     "rauc",
     "xauc",
@@ -105,6 +104,7 @@ __all__ = [
     "average_precision",
     "hit_rate",
     "mrr",
+    "ndcg",
     "precision_at",
     "recall_at",
     # Metrics in the forms of other libraries.

@@ -15,6 +15,9 @@ WEIGHTS = {"weights_below_0"}
 BINARY = {"labels_below_0", "labels_above_1"} | WEIGHTS
 PROBABILITIES = {"predictions_below_0", "predictions_above_1"}
 
+OF_SESSIONS = ("recall_at", "precision_at", "hit_rate", "mrr", "average_precision")
+OF_SESSIONS += ("pooled_recall_at", "recall_at_of_window")
+
 # What the formula of each case excludes.
 EXCLUDES = {
     "ne": PROBABILITIES | BINARY,
@@ -34,6 +37,11 @@ EXCLUDES = {
     "auc": BINARY,
     "grouped_auc": BINARY,
     "grouped_auprc": BINARY,
+    "binned_auc": BINARY,
+    "binned_auprc": BINARY,
+    "ndcg": {"labels_below_0"} | WEIGHTS,
+    "ndcg_at_2": {"labels_below_0"} | WEIGHTS,
+    **dict.fromkeys(OF_SESSIONS, BINARY),
     **{name: set() for name in COUNTS},
 }
 
@@ -143,13 +151,21 @@ BINARY_FACTORIES = {
     "recall": rm.recall,
     "auc": functools.partial(rm.auc, window=1000, grouped=True),
     "auprc": functools.partial(rm.auprc, window=1000, grouped=True),
+    "binned_auc": functools.partial(rm.binned_auc, bins=4096),
+    "binned_auprc": functools.partial(rm.binned_auprc, bins=4096),
+    "ndcg": rm.ndcg,
+    "recall_at": functools.partial(rm.recall_at, k=3),
+    "precision_at": functools.partial(rm.precision_at, k=3),
+    "hit_rate": functools.partial(rm.hit_rate, k=3),
+    "mrr": rm.mrr,
+    "average_precision": rm.average_precision,
 }
 
 
 def test_a_threshold_makes_classes_of_any_labels():
     rng = np.random.default_rng(0)
     p, stars, w = rng.random(60), rng.integers(-2, 6, 60), rng.integers(0, 4, 60)
-    keys = {"grouping_keys": np.arange(60) % 5}
+    keys = dict.fromkeys(("grouping_keys", "session_id"), np.arange(60) % 5)
 
     def values(labels, **options):
         metrics = {name: make(**options) for name, make in BINARY_FACTORIES.items()}

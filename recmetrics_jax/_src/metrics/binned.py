@@ -13,9 +13,9 @@ from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.options import number, whole
+from recmetrics_jax._src.options import number, optional_threshold, whole
 from recmetrics_jax._src.score_bins import Bins, bins_of_ranges
-from recmetrics_jax._src.terms import BinnedTerm, Term, scores
+from recmetrics_jax._src.terms import NO_CLASSES, BinnedTerm, Term, scores, with_threshold
 
 X = TypeVar("X")
 
@@ -71,7 +71,14 @@ def _weights_of_classes(batch: Batch) -> jax.Array:
 def histogram_terms(bins: Bins) -> HistogramSums[Term]:
     """The terms of a histogram."""
     return HistogramSums(
-        BinnedTerm(score_histogram, tuple(bins), shape=(2, bins.size), is_summed=True)
+        BinnedTerm(
+            score_histogram,
+            tuple(bins),
+            shape=(2, bins.size),
+            excludes=NO_CLASSES,
+            by_order=True,
+            is_summed=True,
+        )
     )
 
 
@@ -98,6 +105,7 @@ def _binned_metric(
     bins: int,
     refine: Ranges,
     refined_bins: int,
+    label_threshold: float | None,
     n_tasks: int,
     window: int | None,
     slots: int,
@@ -107,8 +115,9 @@ def _binned_metric(
     if bins & (bins - 1) or bins > 1 << 24:
         raise ValueError(f"bins: expected a power of two of at most 2^24, got {bins}")
     of = bins_of_ranges(bins, refine, whole("refined_bins", refined_bins, 1, MOST_BINS - bins))
+    label_threshold = optional_threshold("label_threshold", label_threshold)
     return sum_metric(
-        histogram_terms(of),
+        with_threshold(histogram_terms(of), label_threshold),
         functools.partial(binned_values, area=area, bins=of),
         n_tasks=n_tasks,
         window=window,
@@ -123,6 +132,7 @@ def binned_auc(
     bins: int = BINS,
     refine: Ranges = (),
     refined_bins: int = REFINED_BINS,
+    label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = SLOTS,
@@ -133,7 +143,8 @@ def binned_auc(
     ``auc = sum over bins of FP (TP above + TP / 2) / (positives * negatives)``: as
     `recmetrics_jax.auc`, but scores in one bin count as tied. ``lower`` and ``upper`` say what that
     may hide: ``TP / 2`` is 0, or TP, in bins that hold different scores, as if pairs in them were
-    all wrong, or all right. The exact AUC is between them, whatever the scores are.
+    all wrong, or all right. The exact AUC is between them, whatever the scores are. A score of -inf
+    is the lowest. Out of the domain, so NaN: a label outside of [0, 1], and a weight below 0.
 
     A bin is what scores share in the upper ``log2(bins)`` bits of a number in their order. With
     65,536 bins it has 128 bins for each octave, of scores of any scale, logits too: they are
@@ -152,6 +163,8 @@ def binned_auc(
             into as many parts as ``refined_bins`` allows: a power of two, up to where each part
             holds one float32, and pairs in it are known to be tied. Parts are bins as others are.
         refined_bins: how many parts there are at most, in all.
+        label_threshold: labels from here on are positive, others negative; None takes them as they
+            are, in [0, 1].
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more. Each is
@@ -180,6 +193,7 @@ def binned_auc(
         bins=bins,
         refine=refine,
         refined_bins=refined_bins,
+        label_threshold=label_threshold,
         n_tasks=n_tasks,
         window=window,
         slots=slots,
@@ -193,6 +207,7 @@ def binned_auprc(
     bins: int = BINS,
     refine: Ranges = (),
     refined_bins: int = REFINED_BINS,
+    label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = SLOTS,
@@ -215,6 +230,8 @@ def binned_auprc(
         bins: number of bins, a power of two.
         refine: ranges of scores where bins are cut; `recmetrics_jax.binned_auc` says more.
         refined_bins: into how many parts at most, in all.
+        label_threshold: labels from here on are positive, others negative; None takes them as they
+            are, in [0, 1].
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.binned_auc` says more.
@@ -241,6 +258,7 @@ def binned_auprc(
         bins=bins,
         refine=refine,
         refined_bins=refined_bins,
+        label_threshold=label_threshold,
         n_tasks=n_tasks,
         window=window,
         slots=slots,

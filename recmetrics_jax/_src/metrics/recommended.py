@@ -17,7 +17,7 @@ from recmetrics_jax._src.frozen import FrozenArray
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.options import number, text, whole
-from recmetrics_jax._src.terms import BinnedTerm, Term
+from recmetrics_jax._src.terms import NEGATIVE_WEIGHTS, BinnedTerm, Term
 
 X = TypeVar("X")
 
@@ -57,7 +57,15 @@ def recommended_terms(item_key: str, n_items: int) -> RecommendedSums[Term]:
     options, keys = (item_key, n_items), (item_key,)
     shape = (1, n_items)
     return RecommendedSums(
-        BinnedTerm(item_counts, options, shape=shape, keys=keys, is_summed=True),
+        BinnedTerm(
+            item_counts,
+            options,
+            shape=shape,
+            keys=keys,
+            excludes=NEGATIVE_WEIGHTS,
+            by_order=True,
+            is_summed=True,
+        ),
         Term(unknown_items, options, keys=keys, raw=True),
     )
 
