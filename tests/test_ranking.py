@@ -448,3 +448,34 @@ def test_ndcg_and_xauc_sort_once_for_both_of_their_sums():
 def test_misuse_names_the_argument(factory, message):
     with pytest.raises(ValueError, match=message.replace("[", r"\[")):
         factory()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"report_ndcg_as_decreasing_curve": True},
+        {"exponential_gain": True, "k": 2},
+        {"remove_single_length_sessions": True, "report_ndcg_as_decreasing_curve": True},
+        {"scale_by_weights_tensor": True},
+        {"is_negative_task_mask": [True, False]},
+    ],
+    ids=lambda options: "-".join(options) or "none",
+)
+def test_what_the_reference_does_differently_is_an_option(options):
+    rng = np.random.default_rng(0)
+    p, y = rng.integers(0, 9, (2, 2, 40)) / 8
+    weights = rng.integers(1, 4, (2, 40))
+    ids = {"session_id": np.concatenate([rng.integers(0, 9, 38), [20, 21]])}
+    decreasing = options.get("report_ndcg_as_decreasing_curve", False)
+    metric = rm.ndcg(
+        n_tasks=2, normalize_weights=False, undefined_sessions=float(decreasing), **options
+    )
+    reference = {"k": -1, "report_ndcg_as_decreasing_curve": False, **options}
+    batch = rm.make_batch(p, y * (ids["session_id"] > 0), weights, keys=ids)
+    values = [
+        m.compute(m.update(m.init(), batch))
+        for m in (metric, reference_ndcg(n_tasks=2, **reference))
+    ]
+    name = "lifetime_ndcg_at_2" if "k" in options else "lifetime_ndcg"
+    np.testing.assert_allclose(values[0][name], values[1]["lifetime_ndcg"], rtol=1e-6)

@@ -60,6 +60,7 @@ def session_metric(
     k: Any,
     has_all: bool = False,
     pooled: bool = False,
+    normalize_weights: bool = True,
     label_threshold: float | None,
     undefined_sessions: float | None,
     session_key: str,
@@ -79,6 +80,7 @@ def session_metric(
         k: a number of ranks, or a tuple of distinct ones.
         has_all: whether ``k`` may be None.
         pooled: whether numerators and denominators are added up over sessions.
+        normalize_weights: whether what sessions weigh is divided by.
         label_threshold: where labels are cut; None for none.
         undefined_sessions: the value of sessions that have none; None leaves them out.
         session_key: the name of the sessions.
@@ -117,7 +119,10 @@ def session_metric(
         per_batch=True,
     )
     values = functools.partial(
-        session_values, name=f"pooled_{name}" if pooled else name, ks=options.ks, pooled=pooled
+        session_values,
+        name=f"pooled_{name}" if pooled else name,
+        ks=options.ks,
+        by_count=not flag("normalize_weights", normalize_weights),
     )
     return scoped_metric(
         SessionSums(term),
@@ -186,6 +191,7 @@ def sums_of_sessions(
     values: Sequence[Value],
     options: SessionOptions,
     in_domain: jax.Array,
+    least: int = 1,
 ) -> jax.Array:
     """What `SessionSums` holds.
 
@@ -197,6 +203,7 @@ def sums_of_sessions(
         options: of which ``undefined_sessions`` and ``pooled`` count here.
         in_domain: ``bool[T, N]``, as the rows were given: whether the formula holds for a row. If
             it does not for one with weight, the sums of its task are NaN.
+        least: how many examples a session has at least that counts.
 
     Returns:
         ``float64[T, COUNTS + K]``, or, pooled, ``float64[T, COUNTS + 2 K]``.
@@ -204,7 +211,8 @@ def sums_of_sessions(
     with jax.enable_x64(True):
         weights = segments.take(batch.weights, rows.order).astype(jnp.float64)
         weights = sessions.largest(weights, rows)
-        is_session = sessions.top_ends(rows, 1)
+        is_long = rows.length >= least
+        is_session = sessions.top_ends(rows, 1) & is_long
         is_undefined = is_session & ~is_defined
         fills = options.pooled or options.undefined_sessions is not None
         is_averaged = is_session if fills else is_session & is_defined
@@ -212,7 +220,7 @@ def sums_of_sessions(
         columns = [weights * counts, counts, is_undefined.astype(jnp.float64)]
         denominators = []
         for k, value in zip(options.ks, values, strict=True):
-            is_end = sessions.top_ends(rows, k)
+            is_end = sessions.top_ends(rows, k) & is_long
             numerator, denominator = value.numerator, value.denominator.astype(jnp.float64)
             if options.pooled:
                 denominators.append(jnp.where(is_end, weights * denominator, 0.0))
@@ -226,11 +234,12 @@ def sums_of_sessions(
 
 
 def session_values(
-    sums: SessionSums[jax.Array], *, name: str, ks: tuple[int | None, ...], pooled: bool
+    sums: SessionSums[jax.Array], *, name: str, ks: tuple[int | None, ...], by_count: bool
 ) -> Values:
     """The average over sessions at each k, and how many sessions there are."""
     weight, averaged, undefined, *by_k = jnp.moveaxis(sums.by_session, -1, 0)
-    numerators, denominators = by_k[: len(ks)], by_k[len(ks) :] or [weight] * len(ks)
+    of_all = averaged if by_count else weight
+    numerators, denominators = by_k[: len(ks)], by_k[len(ks) :] or [of_all] * len(ks)
     values = {
         name if k is None else f"{name}_at_{k}": safe_divide(numerator, denominator)
         for k, numerator, denominator in zip(ks, numerators, denominators, strict=True)

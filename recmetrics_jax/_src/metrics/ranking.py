@@ -22,8 +22,9 @@ from recmetrics_jax._src.metrics._sessions import (
     session_metric,
     sums_of_sessions,
 )
-from recmetrics_jax._src.options import flag
+from recmetrics_jax._src.options import flag, whole
 from recmetrics_jax._src.sessions import Sessions
+from recmetrics_jax._src.terms import scores
 
 
 class Discounted(NamedTuple):
@@ -76,16 +77,81 @@ def _discounts(rank: jax.Array) -> jax.Array:
     return table.at[rank - 1].get(mode="promise_in_bounds")
 
 
-def ndcg_sums(batch: Batch, options: SessionOptions, exponential_gain: bool) -> jax.Array:
+class NDCGOptions(NamedTuple):
+    """The options of `ndcg` alone."""
+
+    exponential_gain: bool
+    report_ndcg_as_decreasing_curve: bool
+    remove_single_length_sessions: bool
+    scale_by_weights_tensor: bool
+    is_negative_task_mask: tuple[bool, ...]
+    """By task; empty for no negative tasks."""
+
+
+def ndcg_sums(batch: Batch, options: SessionOptions, of_ndcg: NDCGOptions) -> jax.Array:
     """The sums of NDCG; see `sums_of_sessions`."""
-    rows = ranked(batch, options)
-    labels = batch.labels
-    if options.label_threshold is not None:
-        labels = is_relevant(batch, options)[0].astype(labels.dtype)
     with jax.enable_x64(True):
-        gains = discounted(labels, rows, exponential_gain=exponential_gain)
-        values = [Value(gains.dcg, gains.ideal)] * len(options.ks)
-        return sums_of_sessions(rows, batch, gains.ideal > 0, values, options, labels >= 0)
+        predictions, labels = to_rank_by(batch, of_ndcg)
+        weights = batch.weights
+        if of_ndcg.scale_by_weights_tensor:
+            weights = (weights > 0).astype(weights.dtype)
+        batch = batch._replace(predictions=predictions, labels=labels, weights=weights)
+        if options.label_threshold is not None:
+            labels = is_relevant(batch, options)[0].astype(labels.dtype)
+        rows = ranked(batch, options)
+        gains = discounted(labels, rows, exponential_gain=of_ndcg.exponential_gain)
+        dcg, ideal, _ = gains
+        if of_ndcg.report_ndcg_as_decreasing_curve:
+            dcg = ideal - dcg
+        values = [Value(dcg, ideal)] * len(options.ks)
+        least = 2 if of_ndcg.remove_single_length_sessions else 1
+        return sums_of_sessions(rows, batch, ideal > 0, values, options, labels >= 0, least)
+
+
+def to_rank_by(batch: Batch, of_ndcg: NDCGOptions) -> tuple[jax.Array, jax.Array]:
+    """The predictions and labels to rank by, ``float[T, N]``.
+
+    As they are, or, if anything is computed from them, in float64: float32 could make ties.
+    """
+    pair = scores(batch), batch.labels
+    with jax.enable_x64(True):
+        if any(of_ndcg.is_negative_task_mask):
+            is_negative = jnp.array(of_ndcg.is_negative_task_mask)[:, None]
+            pair = tuple(x.astype(jnp.float64) for x in pair)
+            pair = tuple(jnp.where(is_negative, 1 - x, x) for x in pair)
+        if of_ndcg.scale_by_weights_tensor:
+            weights = batch.weights.astype(jnp.float64)
+            pair = tuple(weights * x.astype(jnp.float64) for x in pair)
+    return pair[0], pair[1]
+
+
+def ndcg_options(
+    *,
+    exponential_gain: bool,
+    report_ndcg_as_decreasing_curve: bool,
+    remove_single_length_sessions: bool,
+    scale_by_weights_tensor: bool,
+    is_negative_task_mask: Sequence[bool] | None,
+    n_tasks: int,
+) -> NDCGOptions:
+    """The options of `ndcg` alone, as they are given to it.
+
+    Raises:
+        ValueError: if one of them is none.
+    """
+    mask = np.zeros(n_tasks, bool) if is_negative_task_mask is None else is_negative_task_mask
+    flags = np.asarray(mask)
+    if flags.shape != (n_tasks,) or flags.dtype != bool:
+        raise ValueError(
+            f"is_negative_task_mask: expected {n_tasks} booleans (n_tasks), got {mask!r}"
+        )
+    return NDCGOptions(
+        flag("exponential_gain", exponential_gain),
+        flag("report_ndcg_as_decreasing_curve", report_ndcg_as_decreasing_curve),
+        flag("remove_single_length_sessions", remove_single_length_sessions),
+        flag("scale_by_weights_tensor", scale_by_weights_tensor),
+        tuple(flags.tolist()) if flags.any() else (),
+    )
 
 
 @factory
@@ -93,6 +159,11 @@ def ndcg(
     *,
     k: int | Sequence[int] | None = None,
     exponential_gain: bool = False,
+    report_ndcg_as_decreasing_curve: bool = False,
+    normalize_weights: bool = True,
+    remove_single_length_sessions: bool = False,
+    scale_by_weights_tensor: bool = False,
+    is_negative_task_mask: Sequence[bool] | None = None,
     label_threshold: float | None = None,
     undefined_sessions: float | None = None,
     session_key: str = "session_id",
@@ -115,9 +186,10 @@ def ndcg(
     session in two batches count as two sessions. Its examples may lie anywhere in the batch.
 
     Libraries differ: scikit-learn's ``ndcg_score`` is this one, but for sessions without gain, of
-    which it has 0 (``undefined_sessions=0.0``); TF-Ranking takes ``exponential_gain``; the
-    reference, torchrec, gives 1 - NDCG, and does not divide by weights: its options are those of
-    `recmetrics_jax.adapter.ndcg`.
+    which it has 0 (``undefined_sessions=0.0``); TF-Ranking takes ``exponential_gain``; torchrec
+    gives what is missing to 1, does not divide by weights, and has a ratio of 0 for sessions
+    without gain: ``report_ndcg_as_decreasing_curve=True, normalize_weights=False,
+    undefined_sessions=1.0``.
 
     Source: Järvelin and Kekäläinen, Cumulated Gain-Based Evaluation of IR Techniques, ACM
     Transactions on Information Systems 20(4), 2002; exponential gains: Burges et al., Learning to
@@ -128,6 +200,13 @@ def ndcg(
         k: the number of ranks that count, in both orders, at least 1, or a tuple of distinct
             numbers, which cost one sort; None for all ranks.
         exponential_gain: the gain is ``2^y - 1`` in place of ``y``, however large y.
+        report_ndcg_as_decreasing_curve: give ``1 - DCG / ideal DCG``, where 0 is best.
+        normalize_weights: False: ``sum(w v)`` is divided by the number of sessions.
+        remove_single_length_sessions: leave out sessions of one example, which have but one order.
+        scale_by_weights_tensor: weights multiply predictions and labels before anything else, and
+            each session counts once.
+        is_negative_task_mask: for each task, whether ``1 - p`` and ``1 - y`` take the place of
+            predictions and labels; None for no task.
         label_threshold: the gain is 1 for labels from here on, 0 for others; None takes labels as
             they are: with one below 0, the values of its task are NaN.
         undefined_sessions: the value of a session without gain; None leaves such sessions out.
@@ -163,8 +242,16 @@ def ndcg(
     return session_metric(
         "ndcg",
         ndcg_sums,
-        flag("exponential_gain", exponential_gain),
+        ndcg_options(
+            exponential_gain=exponential_gain,
+            report_ndcg_as_decreasing_curve=report_ndcg_as_decreasing_curve,
+            remove_single_length_sessions=remove_single_length_sessions,
+            scale_by_weights_tensor=scale_by_weights_tensor,
+            is_negative_task_mask=is_negative_task_mask,
+            n_tasks=whole("n_tasks", n_tasks, 1),
+        ),
         k=k,
+        normalize_weights=normalize_weights,
         has_all=True,
         label_threshold=label_threshold,
         undefined_sessions=undefined_sessions,

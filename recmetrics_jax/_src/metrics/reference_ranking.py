@@ -6,18 +6,22 @@ from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from recmetrics_jax._src import segments, sessions
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.metrics.ranking import discounted
+from recmetrics_jax._src.metrics.ranking import (
+    NDCGOptions,
+    discounted,
+    ndcg_options,
+    to_rank_by,
+)
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.options import flag, text, whole
+from recmetrics_jax._src.options import text, whole
 from recmetrics_jax._src.sessions import Sessions
-from recmetrics_jax._src.terms import Term, scores
+from recmetrics_jax._src.terms import Term
 
 X = TypeVar("X")
 
@@ -35,13 +39,8 @@ class ReferenceOptions(NamedTuple):
     """The options of `reference_ndcg` that decide what a session counts."""
 
     session_key: str
-    remove_single_length_sessions: bool
     k: int
-    exponential_gain: bool
-    report_ndcg_as_decreasing_curve: bool
-    scale_by_weights_tensor: bool
-    is_negative_task_mask: tuple[bool, ...]
-    """By task; empty for no negative tasks."""
+    of_ndcg: NDCGOptions
 
 
 def num_sessions(batch: Batch, options: ReferenceOptions) -> jax.Array:
@@ -54,16 +53,18 @@ def sum_ndcg(batch: Batch, options: ReferenceOptions) -> jax.Array:
     """The sum over sessions of NDCG, or of what it lacks to 1, times their weight, ``float[T]``."""
     rows = _all_rows(batch, options)
     with jax.enable_x64(True):
-        _, labels = _predictions_and_labels(batch, options)
-        dcg, ideal, magnitude = discounted(labels, rows, exponential_gain=options.exponential_gain)
+        _, labels = to_rank_by(batch, options.of_ndcg)
+        dcg, ideal, magnitude = discounted(
+            labels, rows, exponential_gain=options.of_ndcg.exponential_gain
+        )
         # Gains below 0 can cancel the others: what rounding leaves then is no ideal.
         ideal = jnp.where(jnp.abs(ideal) <= CANCELLED * magnitude, 0.0, ideal)
         value = safe_divide(dcg, ideal, undefined=0.0)
         if options.k == 0:
             value = jnp.zeros_like(value)
-        if options.report_ndcg_as_decreasing_curve:
+        if options.of_ndcg.report_ndcg_as_decreasing_curve:
             value = 1 - value
-        if not options.scale_by_weights_tensor:
+        if not options.of_ndcg.scale_by_weights_tensor:
             weights = segments.take(batch.weights, rows.order).astype(jnp.float64)
             value = value * sessions.largest(weights, rows)
         return jnp.sum(jnp.where(_counted(rows, options), value, 0.0), axis=1)
@@ -71,32 +72,15 @@ def sum_ndcg(batch: Batch, options: ReferenceOptions) -> jax.Array:
 
 def _all_rows(batch: Batch, options: ReferenceOptions) -> Sessions:
     """The rows of a batch by session, those without weight too."""
-    predictions, _ = _predictions_and_labels(batch, options)
+    predictions, _ = to_rank_by(batch, options.of_ndcg)
     return sessions.sessions(predictions, batch.key(options.session_key), batch.mask)
 
 
 def _counted(rows: Sessions, options: ReferenceOptions) -> jax.Array:
     """Where the top of each session ends that counts, ``bool[T, N]``."""
-    least = 2 if options.remove_single_length_sessions else 1
+    least = 2 if options.of_ndcg.remove_single_length_sessions else 1
     is_end = sessions.top_ends(rows, None if options.k == -1 else max(options.k, 1))
     return is_end & (rows.length >= least)
-
-
-def _predictions_and_labels(batch: Batch, options: ReferenceOptions) -> tuple[jax.Array, jax.Array]:
-    """The predictions and labels to rank by, ``float[T, N]``.
-
-    As they are, or, if anything is computed from them, in float64: float32 could make ties.
-    """
-    pair = scores(batch), batch.labels
-    with jax.enable_x64(True):
-        if any(options.is_negative_task_mask):
-            is_negative = jnp.array(options.is_negative_task_mask)[:, None]
-            pair = tuple(x.astype(jnp.float64) for x in pair)
-            pair = tuple(jnp.where(is_negative, 1 - x, x) for x in pair)
-        if options.scale_by_weights_tensor:
-            weights = batch.weights.astype(jnp.float64)
-            pair = tuple(weights * x.astype(jnp.float64) for x in pair)
-    return pair[0], pair[1]
 
 
 def reference_values(sums: NDCGSums[jax.Array]) -> Values:
@@ -146,17 +130,16 @@ def reference_ndcg(
             not hold ``n_tasks`` booleans.
     """
     options = ReferenceOptions(
-        session_key=text("session_key", session_key),
-        remove_single_length_sessions=flag(
-            "remove_single_length_sessions", remove_single_length_sessions
+        text("session_key", session_key),
+        whole("k", k, -1),
+        ndcg_options(
+            exponential_gain=exponential_gain,
+            report_ndcg_as_decreasing_curve=report_ndcg_as_decreasing_curve,
+            remove_single_length_sessions=remove_single_length_sessions,
+            scale_by_weights_tensor=scale_by_weights_tensor,
+            is_negative_task_mask=is_negative_task_mask,
+            n_tasks=whole("n_tasks", n_tasks, 1),
         ),
-        k=whole("k", k, -1),
-        exponential_gain=flag("exponential_gain", exponential_gain),
-        report_ndcg_as_decreasing_curve=flag(
-            "report_ndcg_as_decreasing_curve", report_ndcg_as_decreasing_curve
-        ),
-        scale_by_weights_tensor=flag("scale_by_weights_tensor", scale_by_weights_tensor),
-        is_negative_task_mask=_checked_mask(is_negative_task_mask, whole("n_tasks", n_tasks, 1)),
     )
     keys = (options.session_key,)
     # Both sort alike, which under jit costs no more than one.
@@ -167,14 +150,3 @@ def reference_ndcg(
     return sum_metric(
         terms, reference_values, n_tasks=n_tasks, window=window, slots=slots, undefined=undefined
     )
-
-
-def _checked_mask(mask: Sequence[bool] | None, n_tasks: int) -> tuple[bool, ...]:
-    if mask is None:
-        return ()
-    flags = np.asarray(mask)
-    if flags.shape != (n_tasks,) or flags.dtype != bool:
-        raise ValueError(
-            f"is_negative_task_mask: expected {n_tasks} booleans (n_tasks), got {mask!r}"
-        )
-    return tuple(flags.tolist())
