@@ -23,7 +23,8 @@ def gains(k):
 
 def weights_of_ranks(p, w):
     """The weight of each rank, those tied spread evenly; and of what was not found, by its list."""
-    found, beyond = collections.Counter(), collections.Counter()
+    found = collections.defaultdict(fractions.Fraction)
+    beyond = collections.defaultdict(fractions.Fraction)
     for (greater, tied), weight in zip(p, w, strict=True):
         weight = fractions.Fraction(float(weight))
         if tied == -1:

@@ -117,12 +117,15 @@ def spread(bins: RankBins, first: jax.Array, last: jax.Array, weights: jax.Array
     of_begin = density * (firsts[begin] + widths[begin] - first)
     of_end = density * (last - firsts[end] + 1.0)
     is_one = begin == end
-    over = jnp.where(end > begin + 1, density, jnp.zeros_like(density))
+    # How many ranges lie over a bin is added up, too: where none does, rounding leaves no density.
+    over = jnp.stack([density, jnp.ones_like(density)])
+    over = jnp.where(end > begin + 1, over, jnp.zeros_like(over))
     by_end = add_at(bins.size, begin, jnp.where(is_one, weights, of_begin))
     by_end += add_at(bins.size, end, jnp.where(is_one, jnp.zeros_like(weights), of_end))
     after = jnp.minimum(begin + 1, bins.size - 1)
-    densities = segments.cumsum(add_at(bins.size, after, over) - add_at(bins.size, end, over))
-    return by_end + densities * widths[None]
+    changes = [add_at(bins.size, after, x) - add_at(bins.size, end, x) for x in over]
+    densities, ranges = segments.cumsum(jnp.stack(changes))
+    return by_end + jnp.where(ranges > 0, densities * widths[None], 0.0)
 
 
 def add_at(size: int, index: jax.Array, weights: jax.Array) -> jax.Array:

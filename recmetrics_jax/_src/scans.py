@@ -36,13 +36,15 @@ def scan(combine: Combine, rows: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
         return tuple(rows)
     width = min(size, BLOCK)
     filled = (jnp.concatenate([x, jnp.zeros_like(x[..., : -size % width])], -1) for x in rows)
-    blocks = [x.reshape(*lead, -1, width) for x in filled]
+    count = -(-size // width)
+    blocks = [x.reshape(*lead, count, width) for x in filled]
     columns = (tuple(x[..., i] for x in blocks) for i in range(width))
     columns = list(itertools.accumulate(columns, combine))
     if size > width:
         before = tuple(shifted(x) for x in scan(combine, columns[-1]))
         columns = [combine(before, column) for column in columns]
-    scanned = (jnp.stack(x, axis=-1).reshape(*lead, -1) for x in zip(*columns, strict=True))
+    stacked = (jnp.stack(x, axis=-1) for x in zip(*columns, strict=True))
+    scanned = (x.reshape(*lead, count * width) for x in stacked)
     return tuple(x[..., :size] for x in scanned)
 
 
