@@ -12,6 +12,7 @@ import traceback
 import warnings
 
 import adapter
+import catalogue
 import compiling
 import computes
 import jax
@@ -22,7 +23,7 @@ import train_step
 import updates
 from measuring import Case, Effort, Row
 
-FAMILIES = (updates, computes, adapter, train_step, merging, compiling, memory)
+FAMILIES = (updates, computes, adapter, train_step, merging, compiling, memory, catalogue)
 
 
 def arguments() -> argparse.Namespace:

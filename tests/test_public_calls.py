@@ -78,6 +78,18 @@ def equal_metrics():
     return metric.compute(metric.update(metric.init(), batch()))
 
 
+def ranked(ranks):
+    """Metrics made anew at each call, of which one has an array among its options."""
+    parts = {
+        "ranks": rm.rank_metrics(k=(1, 7), window=50, exact_ranks=64),
+        "sampled": rm.rank_metrics(sampled=(63, 100), exact_ranks=64),
+        "items": rm.recommended_items(9, popularity=np.arange(9)),
+    }
+    metric = rm.collection(parts)
+    batch = rm.make_rank_batch(ranks, keys={"item_id": GROUPS[8:10]})
+    return ranks.rank, metric.compute(metric.update(metric.init(), batch))
+
+
 def all_merged():
     states = jax.tree.map(lambda x: x[None], METRIC.init())
     return jax.vmap(MERGE, axis_name="devices")(states)
@@ -95,6 +107,9 @@ CLASSES = rng.random((2, 64, 3))
 PUBLIC = {
     "make_batch": batch,
     "make_padded_batch": lambda: rm.make_padded_batch(P, Y, W, keys={"session_id": GROUPS}),
+    "make_rank_batch": lambda: rm.make_rank_batch(GROUPS + 1, W[0]),
+    "make_topk_batch": lambda: rm.make_topk_batch(GROUPS[None], GROUPS[None, ::9], mask=[True]),
+    "ranks": lambda: ranked(rm.ops.rank_of(P, GROUPS[8:10])),
     "bucket_size": lambda: rm.bucket_size(1000),
     "safe_divide": lambda: rm.safe_divide(F32, F32),
     "describe": lambda: rm.describe(METRIC),
