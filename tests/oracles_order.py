@@ -43,6 +43,52 @@ def auprc(p, y, w):
     return area
 
 
+def auc_bounds(p, y, w, *, tied=()):
+    """AUC where the order of equal scores is not known, but of those that are said to be tied."""
+    right, inside, pairs = [], [], []
+    for i, j in itertools.product(range(len(p)), repeat=2):
+        weight = w[i] * y[i] * w[j] * (1 - y[j])
+        pairs.append(weight)
+        right.append(weight * (1 + sign(p[i] - p[j])) / 2)
+        inside.append(weight * (p[i] == p[j] and p[i] not in tied))
+    total, middle, half = math.fsum(pairs), math.fsum(right), math.fsum(inside) / 2
+    if not total > 0:
+        return {"binned_auc": NAN, "binned_auc_lower": NAN, "binned_auc_upper": NAN}
+    values = {"": middle, "_lower": middle - half, "_upper": middle + half}
+    return {f"binned_auc{name}": value / total for name, value in values.items()}
+
+
+NODES, SHARES = np.polynomial.legendre.leggauss(60)
+
+
+def auprc_bounds(p, y, w, *, tied=()):
+    """AUPRC where the order of equal scores is not known, but of those that are said to be tied."""
+    total = math.fsum(w * y)
+    lower, upper = [], []
+    for level in set(p):
+        above, here = p > level, p == level
+        (t0, a), (f0, b) = (
+            [math.fsum(x[rows]) for rows in (above, here)] for x in (w * y, w * (1 - y))
+        )
+        if level in tied or not a > 0:
+            lower.append(a and a * (t0 + a) / (t0 + a + f0 + b))
+            upper.append(lower[-1])
+            continue
+        upper.append(a * (t0 + a) / (t0 + a + f0))
+        # The integral of the precision that one positive after another has, below all negatives.
+        t = t0 + a * (1 + NODES) / 2
+        lower.append(math.fsum(SHARES / 2 * a * t / (t + f0 + b)))
+    value = auprc(p, y, w)
+    bounds = [math.fsum(x) / total if total > 0 else NAN for x in (lower, upper)]
+    return dict(
+        zip(
+            ("binned_auprc", "binned_auprc_lower", "binned_auprc_upper"),
+            (value, *bounds),
+            strict=True,
+        )
+    )
+
+
 def xauc(p, y, w):
     matching, pairs = [], []
     for i, j in itertools.combinations(range(len(p)), 2):

@@ -23,6 +23,7 @@ NOT_SCALAR = {
     "is_negative_task_mask",
     "sampled",
     "popularity",
+    "refine",
 }
 VALUES = {
     "bins": 4096,

@@ -90,6 +90,15 @@ def ranked(ranks):
     return ranks.rank, metric.compute(metric.update(metric.init(), batch))
 
 
+BINNED = rm.binned_auc(bins=64, n_tasks=2)
+
+
+def two_passes():
+    state = BINNED.update(BINNED.init(), batch())
+    metric = rm.binned_auc(bins=64, n_tasks=2, refine=rm.ranges_to_refine(BINNED, state, parts=256))
+    return metric.compute(metric.update(metric.init(), batch()))
+
+
 def all_merged():
     states = jax.tree.map(lambda x: x[None], METRIC.init())
     return jax.vmap(MERGE, axis_name="devices")(states)
@@ -116,6 +125,7 @@ PUBLIC = {
     "metric": eager_metric,
     "equal metrics": equal_metrics,
     "all_merge": all_merged,
+    "ranges_to_refine": two_passes,
     "ops.argsort": lambda: rm.ops.argsort(ROWS, F32),
     "ops.count_pairs": lambda: rm.ops.count_pairs(F32, F32, F32, (ROWS,)),
     "ops.count_relevant": relevant,

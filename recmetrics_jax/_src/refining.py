@@ -10,43 +10,41 @@ from recmetrics_jax._src.base import State
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.metric import Engine, Metric
 from recmetrics_jax._src.metrics.binned import (
-    MOST_BINS,
-    REFINED_BINS,
     Area,
     added_by_bin,
     binned_values,
 )
 from recmetrics_jax._src.options import whole
-from recmetrics_jax._src.score_bins import Bins, scores_between
+from recmetrics_jax._src.score_bins import MOST_BINS, Bins, cut_alike, scores_between
 
 NEGLIGIBLE = 1e-12
-"""What a bin leaves open by rounding, at most."""
+"""What bins leave open by rounding, and what is not worth a part."""
 
 
 def ranges_to_refine(
-    metric: Metric, state: State, *, refined_bins: int = REFINED_BINS
-) -> tuple[tuple[float, float], ...]:
+    metric: Metric, state: State, *, parts: int = 262_144
+) -> tuple[tuple[float, float, int], ...]:
     """The ranges of scores whose order leaves most of a binned AUC or AUPRC open.
 
-    A bin leaves open what it adds to the upper bound more than to the lower one. Cut into ``n``
-    parts it leaves about ``1 / n`` of that, and nothing where a part holds one float32. Of all bins
-    those are chosen that, cut into as many parts as ``refined_bins`` allows, leave least open in
-    sum: few, if the scores lie close together.
+    What a bin adds to the upper bound and not to the lower one, it leaves open. Cut into ``n``
+    parts it leaves about ``1 / n`` of that, and nothing where a part holds one float32. Of the
+    ways to cut bins into ``parts`` parts in all, this is the one that leaves least open in sum:
+    ``n`` goes by the root of what the bin leaves open.
 
     So any number of examples, in any number of files or on any number of devices, have an AUC as
     exact as one likes in two passes over them: the first with ``metric``, the second with
     ``binned_auc(refine=ranges_to_refine(metric, state))``. Its bounds are right whether the ranges
-    were well chosen or not; with more ``refined_bins`` they are closer.
+    were well chosen or not; of more ``parts`` they are closer.
 
     Args:
         metric: a `recmetrics_jax.binned_auc` or `recmetrics_jax.binned_auprc`, or a collection of
             them with one number of bins, without ``refine``.
         state: its state, outside of jit: of all examples of the lifetime, merged.
-        refined_bins: what the second pass is given.
+        parts: how many there are at most. Each takes 16 bytes in a state, for each task.
 
     Returns:
-        Pairs of a lowest and a highest score, for ``refine``, of all tasks together; none where
-        nothing is open.
+        What ``refine`` takes: ranges of scores, and into how many parts to cut a bin there; of all
+        tasks together, and none where nothing is open.
 
     Raises:
         ValueError: if the metric is not of that kind, or the state not its own.
@@ -58,13 +56,13 @@ def ranges_to_refine(
     >>> metric.compute(state)["lifetime_binned_auc_lower"].tolist()
     [0.75]
     >>> ranges = rm.ranges_to_refine(metric, state)
-    >>> [(round(low, 4), round(high, 4)) for low, high in ranges]
-    [(0.0299, 0.03)]
+    >>> [(round(low, 4), round(high, 4), n) for low, high, n in ranges]
+    [(0.0299, 0.03, 65536)]
     >>> finer = rm.binned_auc(refine=ranges)
     >>> finer.compute(finer.update(finer.init(), batch))["lifetime_binned_auc_lower"].tolist()
     [1.0]
     """
-    refined_bins = whole("refined_bins", refined_bins, 2, MOST_BINS)
+    parts = whole("parts", parts, 2, MOST_BINS // 2)
     engine = Engine.of(metric)
     sums = () if engine is None else engine.program.sums
     binned = [of for of in sums if of.values.function is binned_values]
@@ -84,12 +82,12 @@ def ranges_to_refine(
     for of in binned:
         histogram = jax.device_get(histograms[of.group, of.terms.histogram])
         is_open += np.asarray(_left_open(dict(of.values.options)["area"], bins, histogram))
-    is_open[is_open < NEGLIGIBLE] = 0
-    chosen = _worth_cutting(is_open, refined_bins, bins.key_bits)
-    edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False)).reshape(-1, 2)
+    most_bits = np.ceil(np.log2(np.maximum(bins.scores_in(), 1))).astype(int)
+    bits = _bits_worth(is_open, parts, np.minimum(most_bits, bins.key_bits))
+    cut = cut_alike(bins.bins, bits).cut
     return tuple(
-        scores_between(first << bins.key_bits, (end << bins.key_bits) - 1)
-        for first, end in edges.tolist()
+        (*scores_between(first << bins.key_bits, ((last + 1) << bins.key_bits) - 1), of_bin)
+        for first, last, of_bin in cut
     )
 
 
@@ -102,18 +100,23 @@ def _left_open(area: Area, bins: Bins, histogram: Histogram) -> jax.Array:
         return jnp.sum(jnp.nan_to_num(upper - lower), axis=0).astype(jnp.float32)
 
 
-def _worth_cutting(is_open: np.ndarray, most: int, key_bits: int) -> np.ndarray:
-    """Which bins to cut so that least is left open, ``bool[B]``.
+def _bits_worth(is_open: np.ndarray, most: int, most_bits: np.ndarray) -> np.ndarray:
+    """Into how many parts to cut each bin, as powers of two, so that least is left open.
 
-    >>> _worth_cutting(np.array([1.0, 9.0, 8.0, 0.0]), 8, 16).tolist()  # 2 bins by 4 parts
-    [False, True, True, False]
+    To double ``n`` parts takes ``n`` more, and closes half of the ``1 / n`` that is open; all of it
+    where each then holds one score. By what a part closes, the steps of a bin come in their order.
+
+    >>> _bits_worth(np.array([1.0, 9.0, 8.0, 0.0]), 8, np.full(4, 16))
+    array([0, 2, 2, 0])
     """
-    order = np.argsort(-is_open, kind="stable")[: most // 2]
-    order = order[is_open[order] > 0]
-    counts = np.arange(len(order) + 1)
-    bits = np.minimum(np.log2(most / np.maximum(counts, 1)).astype(int), key_bits)
-    cut = np.concatenate([[0.0], np.cumsum(is_open[order])])
-    left = is_open.sum() - cut + np.where(bits == key_bits, 0.0, cut / 2.0**bits)
-    chosen = np.zeros(len(is_open), bool)
-    chosen[order[: np.argmin(left)]] = True
-    return chosen
+    bits = np.zeros(len(is_open), int)
+    (bins,) = np.nonzero((is_open > 0) & (most_bits > 0))
+    steps, last = np.arange(most_bits.max(initial=1)), most_bits[bins, None] - 1
+    closes = is_open[bins, None] / 2.0 ** (steps + (steps < last))
+    by_part = np.where((steps <= last) & (closes > NEGLIGIBLE), closes / 2.0**steps, 0.0).ravel()
+    order = np.argsort(-by_part, kind="stable")
+    bin_of, step_of = np.divmod(order, len(steps))
+    # The first part of a bin is what it was.
+    taken = np.cumsum(2**step_of + (step_of == 0)) <= most
+    np.add.at(bits, bins[bin_of[taken & (by_part[order] > 0)]], 1)
+    return bits

@@ -12,6 +12,7 @@ share in their upper bits. Keys are those of the bits of a float32, ordered, but
 """
 
 import functools
+import itertools
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -19,8 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recmetrics_jax._src.options import threshold
+from recmetrics_jax._src.options import threshold, whole
 
+MOST_BINS = 1 << 30
+"""Places in a histogram of two classes are int32."""
 KEY_BITS = 32
 OCTAVE = 23
 """The bits of a float32 below its exponent."""
@@ -28,6 +31,7 @@ SPARED = 23
 """Octaves between 1/2 and 1 by what is left to 1, besides the one that a float32 has there."""
 TINY, HALF, ONE = (SPARED + 1) << OCTAVE, 126 << OCTAVE, 127 << OCTAVE
 """The bits of 2^-103, 1/2 and 1."""
+INFINITE = 255 << OCTAVE
 OF_TINY = 1 << (OCTAVE - 2)
 """The key of the smallest positive float, a quarter of an octave above that of 0."""
 TINY_SHIFT = 5
@@ -92,10 +96,9 @@ def scores_between(first: int, last: int) -> tuple[float, float]:
     >>> scores_between(MIDDLE, MIDDLE + OF_TINY - 1)
     (0.0, 0.0)
     """
-    infinite = np.float32(np.inf).view(np.uint32)
 
     def score(size: int, sign: int) -> float:
-        return sign * float(np.uint32(min(size, int(infinite))).view(np.float32))
+        return sign * float(np.uint32(min(size, INFINITE)).view(np.float32))
 
     def size(key: int) -> int:
         return int(sizes_of(np.array([key]))[0])
@@ -116,16 +119,14 @@ class Bins(NamedTuple):
     """
 
     bins: int
-    """Bins before any is cut, a power of two: each of equally many keys."""
-    cut: tuple[tuple[int, int], ...] = ()
-    """The first and the last of neighbours that are cut, in order."""
-    parts: int = 1
-    """Into how many they are cut, a power of two."""
+    """How many there are before any is cut, a power of two: each of equally many keys."""
+    cut: tuple[tuple[int, int, int], ...] = ()
+    """The first and the last of neighbours that are cut, in order; and into how many parts each."""
 
     @property
     def size(self) -> int:
         """How many bins there are."""
-        return self.bins + (self.parts - 1) * sum(last + 1 - first for first, last in self.cut)
+        return self.bins + sum((last + 1 - first) * (parts - 1) for first, last, parts in self.cut)
 
     @property
     def key_bits(self) -> int:
@@ -134,13 +135,14 @@ class Bins(NamedTuple):
 
     @property
     def _runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of runs of bins that are cut or not: the first of them, its place, and their parts."""
-        edges = [edge for first, last in self.cut for edge in (first, last + 1)]
-        firsts = np.array([0, *edges], np.int64)
-        parts = np.array([1, *(self.parts, 1) * len(self.cut)], np.int64)
-        places = np.cumsum([0, *np.diff(firsts) * parts[:-1]])
-        is_there = np.diff(firsts, append=self.bins) > 0
-        return firsts[is_there], places[is_there], parts[is_there]
+        """Of runs of bins that are cut alike: the first of them, its place, and their parts."""
+        runs = [(0, 1)]
+        for first, last, parts in self.cut:
+            runs += [(first, parts), (last + 1, 1)]
+        firsts, parts = np.array(runs, np.int64).T
+        sizes = np.diff(firsts, append=self.bins) * parts
+        is_there = sizes > 0
+        return firsts[is_there], (np.cumsum(sizes) - sizes)[is_there], parts[is_there]
 
     def places(self, scores: jax.Array) -> jax.Array:
         """The bins of scores, ``float32[...]``, as ``int32[...]``."""
@@ -166,70 +168,78 @@ class Bins(NamedTuple):
         in_run = np.arange(self.size) - places[run]
         return (firsts[run] << self.key_bits) + in_run * widths[run]
 
-    def has_one_score(self) -> np.ndarray:
-        """Which bins hold no two scores that differ, ``bool[size]``."""
-        return _has_one_score(self)
+    def scores_in(self) -> np.ndarray:
+        """How many scores each bin could hold that differ, ``int64[size]``."""
+        return _scores_in(self)
 
 
 @functools.lru_cache(maxsize=8)
-def _has_one_score(bins: Bins) -> np.ndarray:
+def _scores_in(bins: Bins) -> np.ndarray:
     first = bins.first_keys()
     last = np.append(first[1:], 1 << KEY_BITS) - 1
     # Those of a negative bin are the mirror image of a positive one.
     above = np.where(first >= MIDDLE, first - MIDDLE, MIDDLE - 1 - last)
-    # -0 is 0, and has no key of its own.
+    # -0 is 0, and has no key of its own; what is beyond infinity is no number.
     lowest = np.maximum(sizes_of(above), first < MIDDLE)
-    return sizes_of(above + (last - first) + 1) - lowest <= 1
+    end = np.minimum(sizes_of(above + (last - first) + 1), INFINITE + 1)
+    return np.maximum(end - lowest, 0)
 
 
-def bins_of_ranges(bins: int, ranges: Any, most: int) -> Bins:
+def cut_alike(bins: int, bits: np.ndarray) -> Bins:
+    """Bins that are cut into so many parts as the power of two with these ``bits``, ``int[bins]``.
+
+    >>> cut_alike(4, np.array([0, 3, 3, 1]))
+    Bins(bins=4, cut=((1, 2, 8), (3, 3, 2)))
+    """
+    edges = np.flatnonzero(np.diff(bits, prepend=0, append=0))
+    runs = [(a, b - 1, 1 << int(bits[a])) for a, b in itertools.pairwise(edges.tolist())]
+    return Bins(bins, tuple(run for run in runs if run[2] > 1))
+
+
+def bins_of_ranges(bins: int, ranges: Any) -> Bins:
     """Bins of which those that ranges of scores touch are cut.
 
     Args:
         bins: how many there are before, a power of two.
-        ranges: pairs of a lowest and a highest score.
-        most: into how many parts at most, in all.
+        ranges: tuples of a lowest and a highest score, and into how many parts each bin is cut.
 
     Raises:
-        ValueError: if ranges are not such pairs, or touch more bins than can be cut in two.
+        ValueError: if ranges are not such tuples, or make too many bins.
 
-    >>> bins_of_ranges(16, ((0.2, 0.3), (-1, 2)), 100)
-    Bins(bins=16, cut=((4, 12),), parts=8)
+    >>> bins_of_ranges(16, ((0.2, 0.3, 2), (-1, 2, 8)))
+    Bins(bins=16, cut=((4, 12, 8),))
     """
     uncut = Bins(bins)
-    touched = np.zeros(bins + 2, bool)
-    for pair in _pairs(ranges):
+    bits = np.zeros(bins, int)
+    for low, high, parts in _checked(ranges, 1 << uncut.key_bits):
         with np.errstate(over="ignore"):  # Beyond the largest float is infinity.
-            keys = keys_of(np.array(pair, np.float32), np)
+            keys = keys_of(np.array([low, high], np.float32), np)
         first, last = (keys >> np.uint32(uncut.key_bits)).tolist()
-        touched[first + 1 : last + 2] = True
-    count = int(touched.sum())
-    if not count:
-        return uncut
-    if most < 2 * count:
-        raise ValueError(
-            f"refined_bins: expected at least {2 * count:,}, two for each of the {count:,} bins "
-            f"that refine touches, got {most:,}"
-        )
-    edges = np.flatnonzero(touched[1:] != touched[:-1]).reshape(-1, 2) - [0, 1]
-    cut = tuple((first, last) for first, last in edges.tolist())
-    return Bins(bins, cut, 1 << min((most // count).bit_length() - 1, uncut.key_bits))
+        bits[first : last + 1] = np.maximum(bits[first : last + 1], parts.bit_length() - 1)
+    cut = cut_alike(bins, bits)
+    if cut.size > MOST_BINS:
+        raise ValueError(f"refine: expected at most {MOST_BINS:,} bins in all, got {cut.size:,}")
+    return cut
 
 
-def _pairs(ranges: Any) -> list[tuple[float, float]]:
-    """Pairs of numbers, the lower first; raises ValueError if it is anything else."""
+def _checked(ranges: Any, most: int) -> list[tuple[float, float, int]]:
+    """Ranges of scores with numbers of parts; raises ValueError if they are anything else."""
     try:
-        given = [tuple(pair) for pair in ranges]
+        given = [tuple(each) for each in ranges]
     except TypeError:
         given = [()]
-    pairs = []
-    for pair in given:
-        if len(pair) != 2:
+    checked = []
+    for each in given:
+        if len(each) != 3:
             raise ValueError(
-                f"refine: expected ranges of scores, as in ((0.02, 0.04),), got {ranges!r:.80}"
+                "refine: expected ranges of scores, and into how many parts a bin is cut there, as "
+                f"in ((0.02, 0.04, 256),), got {ranges!r:.80}"
             )
-        low, high = (threshold("refine", score) for score in pair)
+        low, high = (threshold("refine", score) for score in each[:2])
         if low > high:
-            raise ValueError(f"refine: expected ranges from low to high, got {(low, high)}")
-        pairs.append((low, high))
-    return pairs
+            raise ValueError(f"refine: expected ranges from low to high, got {each}")
+        parts = whole("refine", each[2], 2, most)
+        if parts & (parts - 1):
+            raise ValueError(f"refine: expected a power of two of parts, got {parts:,}")
+        checked.append((low, high, parts))
+    return checked

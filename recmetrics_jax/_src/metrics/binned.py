@@ -20,11 +20,8 @@ from recmetrics_jax._src.terms import NO_CLASSES, BinnedTerm, Term, scores, with
 X = TypeVar("X")
 
 BINS = 65_536
-REFINED_BINS = 262_144
 SLOTS = 32
-MOST_BINS = 1 << 30
-"""Places in a histogram of two classes are int32."""
-Ranges = Sequence[tuple[float, float]]
+Ranges = Sequence[tuple[float, float, int]]
 
 
 class HistogramSums(NamedTuple, Generic[X]):
@@ -45,10 +42,10 @@ PRECISION_RECALL = Area("binned_auprc", bounds.precision_recall_area)
 
 
 def score_histogram(
-    batch: Batch, bins: int, cut: tuple[tuple[int, int], ...], parts: int
+    batch: Batch, bins: int, cut: tuple[tuple[int, int, int], ...]
 ) -> tuple[jax.Array, jax.Array]:
     """The bin of each example, one of `Bins`; and ``w y`` and ``w (1 - y)``."""
-    index = Bins(bins, cut, parts).places(scores(batch).astype(jnp.float32))
+    index = Bins(bins, cut).places(scores(batch).astype(jnp.float32))
     return index, _weights_of_classes(batch)
 
 
@@ -95,7 +92,7 @@ def binned_values(sums: HistogramSums[jax.Array], *, area: Area, bins: Bins) -> 
 
 def added_by_bin(histogram: jax.Array, area: Area, bins: Bins) -> bounds.Added:
     """What each bin adds to an area and its bounds, ``float64[T, bins]``; in an x64 scope."""
-    is_tied = jnp.asarray(bins.has_one_score()[None])
+    is_tied = jnp.asarray(bins.scores_in()[None] <= 1)
     return area.added(bounds.Bins.of(histogram, is_tied))
 
 
@@ -104,7 +101,6 @@ def _binned_metric(
     *,
     bins: int,
     refine: Ranges,
-    refined_bins: int,
     label_threshold: float | None,
     n_tasks: int,
     window: int | None,
@@ -114,7 +110,7 @@ def _binned_metric(
     bins = whole("bins", bins, 2)
     if bins & (bins - 1) or bins > 1 << 24:
         raise ValueError(f"bins: expected a power of two of at most 2^24, got {bins}")
-    of = bins_of_ranges(bins, refine, whole("refined_bins", refined_bins, 1, MOST_BINS - bins))
+    of = bins_of_ranges(bins, refine)
     label_threshold = optional_threshold("label_threshold", label_threshold)
     return sum_metric(
         with_threshold(histogram_terms(of), label_threshold),
@@ -131,7 +127,6 @@ def binned_auc(
     *,
     bins: int = BINS,
     refine: Ranges = (),
-    refined_bins: int = REFINED_BINS,
     label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
@@ -159,10 +154,9 @@ def binned_auc(
 
     Args:
         bins: number of bins, a power of two.
-        refine: ranges of scores, ``((low, high), ...)``. The bins that they touch are cut, each
-            into as many parts as ``refined_bins`` allows: a power of two, up to where each part
-            holds one float32, and pairs in it are known to be tied. Parts are bins as others are.
-        refined_bins: how many parts there are at most, in all.
+        refine: ranges of scores, ``((low, high, parts), ...)``. The bins that one touches are cut,
+            each into so many parts, which are bins as others are: a power of two, up to where a
+            part holds one float32 (65,536, of as many bins), and pairs in it are known to be tied.
         label_threshold: labels from here on are positive, others negative; None takes them as they
             are, in [0, 1].
         n_tasks: number of tasks ``T``.
@@ -177,8 +171,8 @@ def binned_auc(
         ``float[T]``.
 
     Raises:
-        ValueError: as `recmetrics_jax.sum_metric`; if ``bins`` is not a power of two; if ``refine``
-            is not of pairs, or its ranges touch more bins than ``refined_bins`` can cut in two.
+        ValueError: as `recmetrics_jax.sum_metric`; if ``bins`` is not a power of two, or ``refine``
+            not as above.
 
     >>> import recmetrics_jax as rm
     >>> metric = rm.binned_auc()
@@ -192,7 +186,6 @@ def binned_auc(
         ROC,
         bins=bins,
         refine=refine,
-        refined_bins=refined_bins,
         label_threshold=label_threshold,
         n_tasks=n_tasks,
         window=window,
@@ -206,7 +199,6 @@ def binned_auprc(
     *,
     bins: int = BINS,
     refine: Ranges = (),
-    refined_bins: int = REFINED_BINS,
     label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
@@ -229,7 +221,6 @@ def binned_auprc(
     Args:
         bins: number of bins, a power of two.
         refine: ranges of scores where bins are cut; `recmetrics_jax.binned_auc` says more.
-        refined_bins: into how many parts at most, in all.
         label_threshold: labels from here on are positive, others negative; None takes them as they
             are, in [0, 1].
         n_tasks: number of tasks ``T``.
@@ -257,7 +248,6 @@ def binned_auprc(
         PRECISION_RECALL,
         bins=bins,
         refine=refine,
-        refined_bins=refined_bins,
         label_threshold=label_threshold,
         n_tasks=n_tasks,
         window=window,
