@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.util
+import inspect
 import itertools
 import os
 import shutil
@@ -261,3 +262,27 @@ def of_torch(module: str, name: str, form: Form, **options: Any) -> MakePeer:
 def of_torchrec(name: str, options: Mapping[str, Any]) -> MakePeer:
     """A class of the reference."""
     return lambda inputs: Peer(*torchrec_metric(name, *inputs[:3], required=inputs.keys, **options))
+
+
+def torchmetrics_sessions(names: Sequence[str], ks: Sequence[int], inputs: Inputs) -> Run:
+    """Values of a batch by metrics of torchmetrics that know sessions; at each k, where they can.
+
+    They keep the examples, and do their work when they are asked for values; so they are.
+    """
+    module: Any = importlib.import_module("torchmetrics.retrieval")
+    classes = [getattr(module, f"Retrieval{name}") for name in names]
+    metrics = [
+        cls(top_k=k) if "top_k" in inspect.signature(cls).parameters else cls()
+        for cls in classes
+        for k in ks
+    ]
+    (sessions,) = inputs.keys.values()
+    p, y, ids = (x.reshape(-1) for x in tensors(*inputs[:2], sessions))
+
+    def values() -> list[Any]:
+        for metric in metrics:
+            metric.reset()
+            metric.update(p, y.long(), indexes=ids)
+        return [metric.compute() for metric in metrics]
+
+    return repeat(values)

@@ -10,9 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from measuring import OURS, Case, timed
-from peers import MODES, WINDOW, can_compile, compiled_updates, installed, module_updates, on_cpu
+from peers import (
+    MODES,
+    WINDOW,
+    can_compile,
+    compiled_updates,
+    installed,
+    module_updates,
+    on_cpu,
+    torchmetrics_sessions,
+)
 from timing import Run, repeat
-from workloads import NINE, nine_metrics, scores
+from workloads import NINE, OF_SESSIONS, RANKS, nine_metrics, scores
 
 import recmetrics_jax as rm
 
@@ -24,6 +33,8 @@ COMPILED_SIZES = ((1, 1024), (8, 8192), (8, 65_536))
 LARGEST_OF_TORCHREC = 2**22
 """Numbers in a batch; beyond, an update of torchrec takes seconds."""
 NO_WINDOW = f"{OURS}, no window"
+IN_TORCHMETRICS = ("NormalizedDCG", "Recall", "Precision", "HitRate", "MRR", "MAP")
+"""What is there of the metrics of sessions."""
 
 
 def updates(
@@ -136,6 +147,20 @@ def of_windows() -> Mapping[str, Run]:
     }
 
 
+def of_sessions() -> Mapping[str, Run]:
+    """Updates of all metrics of sessions, and of one of them: sessions are sorted once."""
+    inputs = alone.in_sessions(1, alone.EXAMPLES)
+    metrics = {name: make(k=RANKS) for name, make in OF_SESSIONS.items()}
+    contenders = {
+        OURS: updates(rm.collection(metrics), inputs[:3], inputs.keys),
+        f"{OURS}, ndcg alone": updates(rm.ndcg(k=RANKS[1]), inputs[:3], inputs.keys),
+    }
+    if installed("torchmetrics"):
+        name = on_cpu("torchmetrics, update and compute, no weights")
+        contenders[name] = torchmetrics_sessions(IN_TORCHMETRICS, RANKS, inputs)
+    return contenders
+
+
 def of_one(name: str) -> Mapping[str, Run]:
     """Updates of one metric."""
     subject = alone.SUBJECTS[name]
@@ -164,6 +189,13 @@ CASES = [
         f"{alone.TASKS} tasks x {alone.EXAMPLES:,} examples",
         None,
         timed(of_windows, base=NO_WINDOW),
+    ),
+    Case(
+        "update",
+        f"{len(OF_SESSIONS)} metrics of sessions at {len(RANKS)} k",
+        f"{alone.EXAMPLES:,} examples in {alone.EXAMPLES // alone.SESSION:,} sessions",
+        None,
+        timed(of_sessions),
     ),
     *(
         Case(

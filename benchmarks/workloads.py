@@ -20,6 +20,17 @@ NINE: dict[str, Callable[..., rm.Metric]] = {
 }
 """Factories of the nine metrics, by the names they have in torchrec too."""
 THRESHOLDS = (0.1, 0.2, 0.3)
+OF_SESSIONS: dict[str, Callable[..., rm.Metric]] = {
+    "ndcg": rm.ndcg,
+    "recall_at": rm.recall_at,
+    "precision_at": rm.precision_at,
+    "hit_rate": rm.hit_rate,
+    "mrr": rm.mrr,
+    "average_precision": rm.average_precision,
+}
+"""Factories of metrics of sessions that take a k."""
+RANKS = (1, 10, 100)
+"""The k of those."""
 
 
 def metrics_of(count: int, *, n_tasks: int = 1, window: int | None = None) -> rm.Metric:

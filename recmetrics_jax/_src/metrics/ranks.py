@@ -82,8 +82,8 @@ def mrr(
         of: which of the relevant examples count: the ``"first"``, or ``"all"``.
         label_threshold: labels from here on are relevant; None: labels are 0 or 1, and with any
             other the values of its task are NaN.
-        undefined_sessions: the value of a session without relevant examples; None leaves such
-            sessions out.
+        undefined_sessions: the value of a session without relevant examples, 0 in torchmetrics;
+            None leaves such sessions out.
         session_key: the name of the sessions among the ``keys`` of `recmetrics_jax.make_batch`.
         scope: ``"batch"``: sessions are whole in their batch; ``"window"``: they may be split over
             batches, devices and states, and the newest ``window`` examples count.
@@ -185,8 +185,8 @@ def average_precision(
 
     ``v = sum over relevant examples in the top k of precision at their rank / relevant``, in the
     order of falling predictions, as trec_eval has it. With ``capped``, the divisor is
-    ``min(k, relevant)``, as in Kaggle's MAP@k. (torchmetrics' divisor is the number of relevant
-    examples in the top k, which makes a worse ranking better, and is no option here.)
+    ``min(k, relevant)``, as in Kaggle's MAP@k. (torchmetrics divides by the number of relevant
+    examples in the top k, so that to find one more may lower the value; that is no option here.)
 
     In the scope of a batch, a session is what one batch holds of it, on one device. Examples
     without weight have no rank, and tied predictions count by expectation over their orders, so the
@@ -203,8 +203,8 @@ def average_precision(
         capped: divide by ``min(k, relevant)`` in place of all relevant ones.
         label_threshold: labels from here on are relevant; None: labels are 0 or 1, and with any
             other the values of its task are NaN.
-        undefined_sessions: the value of a session without relevant examples; None leaves such
-            sessions out.
+        undefined_sessions: the value of a session without relevant examples, 0 in torchmetrics;
+            None leaves such sessions out.
         session_key: the name of the sessions among the ``keys`` of `recmetrics_jax.make_batch`.
         scope: ``"batch"``: sessions are whole in their batch; ``"window"``: they may be split over
             batches, devices and states, and the newest ``window`` examples count.

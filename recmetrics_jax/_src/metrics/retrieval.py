@@ -73,8 +73,8 @@ def recall_at(
             counts the more, the more relevant examples it has.
         label_threshold: labels from here on are relevant; None: labels are 0 or 1, and with any
             other the values of its task are NaN.
-        undefined_sessions: the value of a session without relevant examples; None leaves such
-            sessions out.
+        undefined_sessions: the value of a session without relevant examples, 0 in torchmetrics;
+            None leaves such sessions out.
         session_key: the name of the sessions among the ``keys`` of `recmetrics_jax.make_batch`.
         scope: ``"batch"``: sessions are whole in their batch; ``"window"``: they may be split over
             batches, devices and states, and the newest ``window`` examples count.
@@ -172,8 +172,8 @@ def precision_at(
             session counts the more, the more examples it has.
         label_threshold: labels from here on are relevant; None: labels are 0 or 1, and with any
             other the values of its task are NaN.
-        undefined_sessions: the value of a session without relevant examples; None leaves such
-            sessions out.
+        undefined_sessions: the value of a session without relevant examples, 0 in torchmetrics;
+            None leaves such sessions out.
         session_key: the name of the sessions among the ``keys`` of `recmetrics_jax.make_batch`.
         scope: ``"batch"``: sessions are whole in their batch; ``"window"``: they may be split over
             batches, devices and states, and the newest ``window`` examples count.
@@ -261,8 +261,8 @@ def hit_rate(
             one sort.
         label_threshold: labels from here on are relevant; None: labels are 0 or 1, and with any
             other the values of its task are NaN.
-        undefined_sessions: the value of a session without relevant examples; None leaves such
-            sessions out.
+        undefined_sessions: the value of a session without relevant examples, 0 in torchmetrics;
+            None leaves such sessions out.
         session_key: the name of the sessions among the ``keys`` of `recmetrics_jax.make_batch`.
         scope: ``"batch"``: sessions are whole in their batch; ``"window"``: they may be split over
             batches, devices and states, and the newest ``window`` examples count.
