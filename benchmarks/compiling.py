@@ -14,7 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from measuring import OURS, Case, Effort, Row
 from peers import clu_collection, installed
 from timing import Timing
-from workloads import nine_metrics, scores
+from workloads import nine_metrics, scores, session_metrics
 
 import recmetrics_jax as rm
 
@@ -193,6 +193,7 @@ GROUPS = {"grouping_keys": np.arange(EXAMPLES) // 10}
 OF_ORDER: dict[str, tuple[Callable[[], rm.Metric], int, dict[str, np.ndarray]]] = {
     "xauc update": (rm.xauc, 0, {}),
     "ndcg update": (rm.ndcg, 0, SESSIONS),
+    "update of the metrics of sessions": (session_metrics, 0, SESSIONS),
     "binned_auc update": (rm.binned_auc, 0, {}),
     "binned_auc compute": (rm.binned_auc, 1, {}),
     "auc update": (functools.partial(rm.auc, window=SAMPLES), 0, {}),

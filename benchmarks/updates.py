@@ -21,7 +21,7 @@ from peers import (
     torchmetrics_sessions,
 )
 from timing import Run, repeat
-from workloads import NINE, OF_SESSIONS, RANKS, nine_metrics, scores
+from workloads import NINE, OF_SESSIONS, RANKS, nine_metrics, scores, session_metrics
 
 import recmetrics_jax as rm
 
@@ -150,9 +150,8 @@ def of_windows() -> Mapping[str, Run]:
 def of_sessions() -> Mapping[str, Run]:
     """Updates of all metrics of sessions, and of one of them: sessions are sorted once."""
     inputs = alone.in_sessions(1, alone.EXAMPLES)
-    metrics = {name: make(k=RANKS) for name, make in OF_SESSIONS.items()}
     contenders = {
-        OURS: updates(rm.collection(metrics), inputs[:3], inputs.keys),
+        OURS: updates(session_metrics(), inputs[:3], inputs.keys),
         f"{OURS}, ndcg alone": updates(rm.ndcg(k=RANKS[1]), inputs[:3], inputs.keys),
     }
     if installed("torchmetrics"):

@@ -49,6 +49,11 @@ def nine_metrics(n_tasks: int = 1, window: int | None = WINDOW) -> rm.Metric:
     return metrics_of(len(NINE), n_tasks=n_tasks, window=window)
 
 
+def session_metrics() -> rm.Metric:
+    """The collection of the metrics of sessions."""
+    return rm.collection({name: make(k=RANKS) for name, make in OF_SESSIONS.items()})
+
+
 def scores(*shape: int, positive: float = 0.3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predictions, labels and weights, ``float32[shape]``, the same at every call."""
     rng = np.random.default_rng(0)

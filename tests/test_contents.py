@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from cases import ORDER, SUMS, batches
+from cases import ORDER, SUM_CASES, SUMS, batches, metric_of
 
 import recmetrics_jax as rm
 from recmetrics_jax._src.metric import Engine
@@ -80,6 +80,13 @@ def test_names_and_order_do_not_matter(case):
     assert len(values) == len(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(values[f"my {name}"], value, err_msg=name)
+
+
+def test_no_two_terms_of_this_package_have_one_name():
+    """They lie in states by their texts, in which a function is known by its name alone."""
+    engines = [Engine.of(metric_of(case)) for case in SUM_CASES]
+    terms = {t for e in engines if e for of in e.program.sums for t in of.distinct_terms()}
+    assert len({term.text for term in terms}) == len(terms) > 30
 
 
 def test_a_lambda_is_known_by_what_it_does():

@@ -209,3 +209,41 @@ def test_areas_are_nan_where_a_class_is_missing():
         assert np.isnan(ops.roc_area(ops.curve(one, zero, one))[0, -1])
         assert np.isnan(ops.precision_recall_area(ops.curve(one, zero, one))[0, -1])
         assert ops.precision_recall_area(ops.curve(one, one, zero))[0, -1] == 1
+
+
+sessions = jax.jit(ops.sessions)
+
+
+@settings
+@hypothesis.given(columns(LEVELS, FEW, (st.booleans(), bool), LEVELS))
+def test_sessions_are_sorted_with_absent_rows_last(columns):
+    scores, groups, is_present, labels = columns
+    rows = jax.tree.map(np.asarray, sessions(scores, (groups,), is_present))
+    ideal = np.asarray(ops.ideal_order(jnp.asarray(labels[:, :]), sessions(scores, (groups,))))
+    for task in range(2):
+        order = np.lexsort([-scores[task] + 0.0, ~is_present[task], groups[task]])
+        np.testing.assert_array_equal(is_present[task][order], rows.is_present[task])
+        np.testing.assert_array_equal(
+            scores[task][order][rows.is_present[task]],
+            scores[task][rows.order[task]][rows.is_present[task]],
+        )
+        for number, run in enumerate(runs(groups[task][order])):
+            present = rows.is_present[task, run]
+            size = run.stop - run.start
+            expected = {
+                "number": np.full(size, number),
+                "start": np.full(size, run.start),
+                "end": np.full(size, run.stop - 1),
+                "length": np.full(size, present.sum()),
+            }
+            for name, value in expected.items():
+                np.testing.assert_array_equal(getattr(rows, name)[task, run], value, err_msg=name)
+            of_session = scores[task][order][run][present]
+            tied = [np.sum(of_session == score) for score in of_session]
+            above = [np.sum(of_session > score) for score in of_session]
+            np.testing.assert_array_equal(rows.tied[task, run][present], tied)
+            np.testing.assert_array_equal(rows.run_start[task, run][present] - run.start, above)
+            np.testing.assert_array_equal(rows.rank[task, run], np.arange(1, size + 1))
+            # In the places of sessions, whatever rows lie there.
+            wanted = np.sort(labels[task][run])[::-1] + 0.0
+            np.testing.assert_array_equal(ideal[task, run] + 0.0, wanted)

@@ -124,8 +124,8 @@ def test_arrays_of_other_dtypes_are_refused_by_name(function, i, name):
     dtype, expected = DTYPES.get(name, (np.complex64, "a real number"))
     if name == "x" and function in ADDED:
         dtype, expected = bool, "a number"
-    if name == "x" and function == "ideal_order":
-        dtype, expected = DTYPES["scores"]
+    if (function, name) in (("ideal_order", "x"), ("sessions", "scores")):
+        dtype, expected = np.int32, "a float"
     message = f"{name}: expected {expected} dtype, got {np.dtype(dtype)}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         called(function, i, given(function, i).astype(dtype))

@@ -18,6 +18,7 @@ from recmetrics_jax._src.sessions import Sessions
 
 REAL = {"a real number": ("floating", "integer", "bool_")}
 NUMBER = {"a number": ("floating", "integer")}
+FLOAT = {"a float": ("floating",)}
 SIGNED = {"a signed number": ("floating", "signedinteger")}
 INTEGER = {"an integer": ("integer",)}
 BOOL = {"a bool": ("bool_",)}
@@ -40,22 +41,21 @@ TUPLES: dict[str, tuple[type, str]] = {
 }
 """By the name of an argument, of what class it is, and which function gives it."""
 
-OF_X: dict[tuple[str, ...], Kind] = {
-    ("cumsum", "maxima", "sums", "sums_before", "totals"): NUMBER,
-    ("put", "take"): ANY,
-    ("ideal_order",): SIGNED,
+OF_FUNCTIONS: dict[str, dict[str, Kind]] = {
+    # Of booleans, they would make booleans.
+    **{name: {"x": NUMBER} for name in ("cumsum", "maxima", "sums", "sums_before", "totals")},
+    **{name: {"x": ANY} for name in ("put", "take")},
+    # Of integers, none is free to stand for an absent row.
+    "ideal_order": {"x": FLOAT},
+    "sessions": {"scores": FLOAT},
 }
-"""What dtypes ``x`` may have, by function: booleans are not reckoned with, and what is moved may be
-anything."""
+"""By function and name of an argument, what dtypes it may have that others may not, or may."""
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function``, which raises ValueError if its arguments do not fit."""
     signature = inspect.signature(function)
-    kinds = dict(KINDS)
-    for names, kind in OF_X.items():
-        if function.__name__ in names:
-            kinds["x"] = kind
+    kinds = KINDS | OF_FUNCTIONS.get(function.__name__, {})
 
     @functools.wraps(function)
     def of_checked(*args: Any, **kwargs: Any) -> Any:

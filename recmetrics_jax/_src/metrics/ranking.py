@@ -223,8 +223,8 @@ def ndcg(
     Returns:
         A `Metric` with ``lifetime_ndcg``, or ``lifetime_ndcg_at_<k>`` for each k,
         ``lifetime_ndcg_sessions``, the number of sessions averaged, and
-        ``lifetime_ndcg_undefined_sessions``, of those without gain; with a window the same of
-        ``window_``, and nothing else in its scope; each ``float[T]``.
+        ``lifetime_ndcg_undefined_sessions``, of those without gain; with a window also
+        ``window_...``, and in its scope only that; each ``float[T]``.
 
     Raises:
         ValueError: as `recmetrics_jax.sum_metric`, and if an option is not one of the above.

@@ -28,7 +28,7 @@ from recmetrics_jax._src.sessions import Sessions
 Ranks = Literal["first", "all"]
 
 
-def reciprocal_sums(batch: Batch, options: SessionOptions, of: Ranks) -> jax.Array:
+def mrr_sums(batch: Batch, options: SessionOptions, of: Ranks) -> jax.Array:
     """The sums of reciprocal ranks; see `sums_of_sessions`."""
     rows, relevant, in_domain = counted(batch, options)
     with jax.enable_x64(True):
@@ -97,8 +97,8 @@ def mrr(
     Returns:
         A `Metric` with ``lifetime_mrr``, or ``lifetime_mrr_at_<k>`` for each k,
         ``lifetime_mrr_sessions``, the number of sessions averaged, and
-        ``lifetime_mrr_undefined_sessions``, of those without relevant examples; with a window the
-        same of ``window_``, and nothing else in its scope; each ``float[T]``.
+        ``lifetime_mrr_undefined_sessions``, of those without relevant examples; with a window also
+        ``window_...``, and in its scope only that; each ``float[T]``.
 
     Raises:
         ValueError: as `recmetrics_jax.sum_metric`, and if an option is not one of the above.
@@ -114,7 +114,7 @@ def mrr(
     """
     return session_metric(
         "mrr",
-        reciprocal_sums,
+        mrr_sums,
         _checked_ranks(of),
         k=k,
         has_all=True,
@@ -157,7 +157,7 @@ def precisions(relevant: Relevant, rows: Sessions) -> jax.Array:
     return segments.cumsum(tied / size * (1 + before) / rank, rows.is_first)
 
 
-def precision_sums(batch: Batch, options: SessionOptions, capped: bool) -> jax.Array:
+def average_precision_sums(batch: Batch, options: SessionOptions, capped: bool) -> jax.Array:
     """The sums of average precision; see `sums_of_sessions`."""
     rows, relevant, in_domain = counted(batch, options)
     with jax.enable_x64(True):
@@ -216,10 +216,11 @@ def average_precision(
         undefined: the value where no session has one.
 
     Returns:
-        A `Metric` with ``lifetime_average_precision``, or ``lifetime_average_precision_at_<k>`` for
-        each k, ``lifetime_average_precision_sessions``, the number of sessions averaged, and
-        ``lifetime_average_precision_undefined_sessions``, of those without relevant examples; with
-        a window the same of ``window_``, and nothing else in its scope; each ``float[T]``.
+        A `Metric` with ``lifetime_average_precision``, or
+        ``lifetime_average_precision_at_<k>`` for each k, ``lifetime_average_precision_sessions``,
+        the number of sessions averaged, and ``lifetime_average_precision_undefined_sessions``, of
+        those without relevant examples; with a window also ``window_...``, and in its scope only
+        that; each ``float[T]``.
 
     Raises:
         ValueError: as `recmetrics_jax.sum_metric`, and if an option is not one of the above.
@@ -235,7 +236,7 @@ def average_precision(
     """
     return session_metric(
         "average_precision",
-        precision_sums,
+        average_precision_sums,
         flag("capped", capped),
         k=k,
         has_all=True,

@@ -23,7 +23,7 @@ from recmetrics_jax._src.options import flag
 from recmetrics_jax._src.relevant import first_relevant, relevant_in_top
 
 
-def recall_sums(batch: Batch, options: SessionOptions, capped: bool) -> jax.Array:
+def recall_at_sums(batch: Batch, options: SessionOptions, capped: bool) -> jax.Array:
     """The sums of recall; see `sums_of_sessions`."""
     rows, relevant, in_domain = counted(batch, options)
     hits, total = relevant_in_top(relevant, rows), relevant.total
@@ -88,8 +88,9 @@ def recall_at(
     Returns:
         A `Metric` with ``lifetime_recall_at_<k>`` for each k, ``lifetime_recall_sessions``, the
         number of sessions averaged, and ``lifetime_recall_undefined_sessions``, of those without
-        relevant examples; with a window the same of ``window_``, and nothing else in its scope;
-        each ``float[T]``. Where ``pooled``, ``pooled_recall`` takes the place of ``recall``.
+        relevant examples; with a window also ``window_...``, and in its scope only that; each
+        ``float[T]``. Where ``pooled``, ``pooled_recall`` takes the place of ``recall``, and all
+        sessions are counted.
 
     Raises:
         ValueError: as `recmetrics_jax.sum_metric`, and if an option is not one of the above.
@@ -104,7 +105,7 @@ def recall_at(
     """
     return session_metric(
         "recall",
-        recall_sums,
+        recall_at_sums,
         flag("capped", capped),
         k=k,
         pooled=pooled,
@@ -120,7 +121,7 @@ def recall_at(
     )
 
 
-def precision_sums(batch: Batch, options: SessionOptions, adaptive_k: bool) -> jax.Array:
+def precision_at_sums(batch: Batch, options: SessionOptions, adaptive_k: bool) -> jax.Array:
     """The sums of precision; see `sums_of_sessions`."""
     rows, relevant, in_domain = counted(batch, options)
     hits = relevant_in_top(relevant, rows)
@@ -185,11 +186,11 @@ def precision_at(
         undefined: the value where no session has one.
 
     Returns:
-        A `Metric` with ``lifetime_precision_at_<k>`` for each k, ``lifetime_precision_sessions``,
-        the number of sessions averaged, and ``lifetime_precision_undefined_sessions``, of those
-        without relevant examples; with a window the same of ``window_``, and nothing else in its
-        scope; each ``float[T]``. Where ``pooled``, ``pooled_precision`` takes the place of
-        ``precision``.
+        A `Metric` with ``lifetime_precision_at_<k>`` for each k,
+        ``lifetime_precision_sessions``, the number of sessions averaged, and
+        ``lifetime_precision_undefined_sessions``, of those without relevant examples; with a window
+        also ``window_...``, and in its scope only that; each ``float[T]``. Where ``pooled``,
+        ``pooled_precision`` takes the place of ``precision``, and all sessions are counted.
 
     Raises:
         ValueError: as `recmetrics_jax.sum_metric`, and if an option is not one of the above.
@@ -204,7 +205,7 @@ def precision_at(
     """
     return session_metric(
         "precision",
-        precision_sums,
+        precision_at_sums,
         flag("adaptive_k", adaptive_k),
         k=k,
         pooled=pooled,
@@ -220,7 +221,7 @@ def precision_at(
     )
 
 
-def hit_sums(batch: Batch, options: SessionOptions) -> jax.Array:
+def hit_rate_sums(batch: Batch, options: SessionOptions) -> jax.Array:
     """The sums of hit rate; see `sums_of_sessions`."""
     rows, relevant, in_domain = counted(batch, options)
     hit = first_relevant(relevant, rows).hit
@@ -274,10 +275,10 @@ def hit_rate(
         undefined: the value where no session has one.
 
     Returns:
-        A `Metric` with ``lifetime_hit_rate_at_<k>`` for each k, ``lifetime_hit_rate_sessions``, the
-        number of sessions averaged, and ``lifetime_hit_rate_undefined_sessions``, of those without
-        relevant examples; with a window the same of ``window_``, and nothing else in its scope;
-        each ``float[T]``.
+        A `Metric` with ``lifetime_hit_rate_at_<k>`` for each k,
+        ``lifetime_hit_rate_sessions``, the number of sessions averaged, and
+        ``lifetime_hit_rate_undefined_sessions``, of those without relevant examples; with a window
+        also ``window_...``, and in its scope only that; each ``float[T]``.
 
     Raises:
         ValueError: as `recmetrics_jax.sum_metric`, and if an option is not one of the above.
@@ -292,7 +293,7 @@ def hit_rate(
     """
     return session_metric(
         "hit_rate",
-        hit_sums,
+        hit_rate_sums,
         k=k,
         label_threshold=label_threshold,
         undefined_sessions=undefined_sessions,
