@@ -137,16 +137,18 @@ def test_put_undoes_take(x, random):
     np.testing.assert_array_equal(ops.put(taken, jnp.asarray(rows)), x)
 
 
-def pairs_of(x, y, w):
-    """What pairs weigh: concordant, discordant, tied in both, all."""
-    totals = [0.0] * 4
+def pairs_of(x, y, w, others=None):
+    """What pairs weigh: concordant, discordant, tied in both, all, tied in x alone."""
+    totals = [0.0] * 5
     for i, j in itertools.combinations(range(len(x)), 2):
-        weight, sign = w[i] * w[j], np.sign(x[i] - x[j]) * np.sign(y[i] - y[j])
+        weight = w[i] * w[j] if others is None else w[i] * others[j] + w[j] * others[i]
+        # By comparison, since the difference of two infinities is none.
+        of_x, of_y = (int(a[i] > a[j]) - int(a[i] < a[j]) for a in (x, y))
         totals[3] += weight
-        if sign:
-            totals[0 if sign > 0 else 1] += weight
-        elif x[i] == x[j] and y[i] == y[j]:
-            totals[2] += weight
+        if of_x and of_y:
+            totals[0 if of_x == of_y else 1] += weight
+        elif not of_x:
+            totals[4 if of_y else 2] += weight
     return totals
 
 
@@ -159,7 +161,7 @@ def test_pairs_are_counted_exactly_by_group(columns):
         keys = groups[task][np.asarray(pairs.order[task])]
         for run in runs(keys):
             rows = groups[task] == keys[run.start]
-            got = [float(of_kind[task, run.stop - 1]) for of_kind in pairs[:4]]
+            got = [float(of_kind[task, run.stop - 1]) for of_kind in pairs[:5]]
             assert got == pairs_of(*(a[task][rows] for a in (x, y, w)))
 
 
@@ -169,7 +171,48 @@ def test_pairs_of_many_rows(size):
     x, y, w = (rng.integers(0, size // 2, (1, size)).astype(np.float32) for _ in range(3))
     pairs = count_pairs(x, y, w)
     expected = pairs_of(x[0], y[0], w[0].astype(float))
-    assert [float(part[0, -1]) for part in pairs[:4]] == expected
+    assert [float(part[0, -1]) for part in pairs[:5]] == expected
+
+
+# Groups of which some fill a block of 16, some do not, and some need several rounds.
+LENGTHS = {"small": (1, 2, 16, 15, 3, 9), "large": (1, 17, 200, 16, 33, 64, 65, 5, 31)}
+
+
+@pytest.mark.parametrize(("is_product", "has_absent"), [(True, False), (True, True), (False, True)])
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_pairs_of_groups_of_all_sizes(lengths, is_product, has_absent):
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(len(LENGTHS[lengths]))[::-1] * 2**20, sorted(LENGTHS[lengths]))
+    groups = np.stack([rng.permutation(groups) for _ in range(2)]).astype(np.int32)
+    x = rng.choice([-np.inf, -1.5, 0.0, 1e-45, 2.0, np.inf], groups.shape).astype(np.float32)
+    y = rng.integers(-3, 9, groups.shape).astype(np.int32)
+    w = rng.integers(0, 4, groups.shape).astype(np.float32)
+    # Of a large group, most rows are absent. What these weigh is no matter.
+    is_present = (w > 0) & ((groups > 0) | (np.arange(w.shape[1]) % 8 == 0))
+    others = (w > 0).astype(np.float32)
+    of_others = None if is_product else others
+    pairs = count_pairs(x, y, w, (groups, groups), of_others, is_present if has_absent else None)
+    if has_absent:
+        w, others = (np.where(is_present, of_rows, 0) for of_rows in (w, others))
+    for task in range(2):
+        keys = groups[task][np.asarray(pairs.order[task])]
+        for run in runs(keys):
+            rows = groups[task] == keys[run.start]
+            got = [float(of_kind[task, run.stop - 1]) for of_kind in pairs[:5]]
+            of_rows = [a[task][rows] for a in (x.astype(float), y, w)]
+            of_others = None if is_product else others[task][rows]
+            assert got == pairs_of(*of_rows, others=of_others)
+
+
+def test_pairs_of_more_rows_than_16_bits_tell():
+    rows = jnp.arange(70_000, dtype=jnp.int32)
+    keys = (rows % 3, rows % 2)
+    x, y = np.arange(70_000, dtype=np.float32), np.arange(70_000, dtype=np.float32)[::-1]
+    pairs = count_pairs(x, y, np.ones_like(x), keys)
+    ends = np.flatnonzero(np.append(np.asarray(pairs.is_first)[1:], True))
+    sizes = np.diff(np.append(-1, ends))
+    np.testing.assert_array_equal(pairs.discordant[ends], sizes * (sizes - 1) / 2)
+    assert len(ends) == 6
 
 
 def points_of(scores, positives, negatives):

@@ -23,10 +23,16 @@ TUPLES = (ops.Curve, ops.Sessions, ops.Relevant)
 # By function, arguments that fit, and their names.
 CALLS = {
     "argsort": ((X, ROWS), ("keys[0]", "keys[1]")),
-    "count_pairs": ((X, X, X, (ROWS,)), ("x", "y", "weights", "groups[0]")),
-    "count_relevant": ((FIRST, SESSIONS), ("is_relevant", "by_session")),
+    "count_pairs": (
+        (X, X, X, (ROWS,), X, FIRST),
+        ("x", "y", "weights", "groups[0]", "other_weights", "is_present"),
+    ),
     "cumsum": ((X, FIRST), ("x", "is_first")),
-    "curve": ((X, X, X, (ROWS,)), ("scores", "positives", "negatives", "groups[0]")),
+    "curve": (
+        (X, X, X, (ROWS,), FIRST),
+        ("scores", "positives", "negatives", "groups[0]", "is_present"),
+    ),
+    "count_relevant": ((FIRST, SESSIONS), ("is_relevant", "by_session")),
     "first_relevant": ((RELEVANT, SESSIONS), ("relevant", "by_session")),
     "first_rows": ((FIRST,), ("is_first",)),
     "ideal_order": ((X, SESSIONS), ("x", "by_session")),
@@ -97,8 +103,9 @@ def test_arrays_of_other_shapes_are_refused_by_name(function, i, name):
 def test_what_is_no_array_is_refused_by_name(function, i, name):
     with pytest.raises(TypeError, match="str"):  # jit itself says it.
         called(function, i, "a")
-    one_group = name == "is_first" and function in ("cumsum", "sums_before")
-    may_be_none = one_group or name == "is_present"
+    # One group; the product of the weights.
+    may_be_none = name == "is_first" and function in ("cumsum", "sums_before")
+    may_be_none |= name in ("other_weights", "is_present")
     for bad in ([1.0, 2.0], 1.0) if may_be_none else ([1.0, 2.0], 1.0, None):
         with pytest.raises(
             ValueError, match=rf"^{re.escape(name)}: expected (an array|shape|a [CRS])"
@@ -108,6 +115,7 @@ def test_what_is_no_array_is_refused_by_name(function, i, name):
 
 DTYPES = {
     "is_first": (np.int32, "a bool"),
+    "is_present": (np.int32, "a bool"),
     "rows": (np.float32, "an integer"),
     "numbers": (bool, "an integer"),
     "scores": (np.uint8, "a signed number"),

@@ -27,7 +27,8 @@ ANY = {"any": ("generic",)}
 Kind = dict[str, tuple[str, ...]]
 
 KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("x", "y", "positives", "negatives", "weights", "keys", "groups"), REAL),
+    **dict.fromkeys(("x", "y", "positives", "negatives", "keys", "groups"), REAL),
+    **dict.fromkeys(("weights", "other_weights"), REAL),
     **dict.fromkeys(("rows", "numbers"), INTEGER),
     **dict.fromkeys(("is_first", "is_present", "is_relevant"), BOOL),
     "scores": SIGNED,  # The order of what is unsigned is not that of its negative.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import segments
+from recmetrics_jax._src.words import words_or_absent
 
 
 class Curve(NamedTuple):
@@ -35,6 +36,7 @@ def curve(
     positives: jax.Array,
     negatives: jax.Array,
     groups: tuple[jax.Array, ...] = (),
+    is_present: jax.Array | None = None,
 ) -> Curve:
     """The curve of true and false positives over the scores, by group.
 
@@ -45,6 +47,8 @@ def curve(
         positives: ``float[..., N]``, how much weight of a row is positive, ``w y``.
         negatives: ``float[..., N]``, how much is negative, ``w (1 - y)``.
         groups: keys of the group of a row, ``int[..., N]`` each; none for one group.
+        is_present: ``bool[..., N]``: rows that are not count nothing, and are the last of their
+            group; None where all are.
 
     Returns:
         A `Curve`, in float64 whatever the dtypes of the arguments.
@@ -55,17 +59,21 @@ def curve(
     >>> points.true_positives.tolist(), points.new_false_positives.tolist()
     ([1.0, 1.0, 2.0, 2.0], [0.0, 0.0, 1.0, 1.0])
     """
-    chex.assert_equal_shape([scores, positives, negatives, *groups])
-    order = segments.argsort(*groups, -scores)
-    scores, *keys = (segments.take(x, order) for x in (scores, *groups))
-    is_first = segments.is_first(*keys) if groups else None
-    is_run_first = segments.is_first(*keys, scores)
+    absent = () if is_present is None else (is_present,)
+    chex.assert_equal_shape([scores, positives, negatives, *groups, *absent])
+    by = (*groups, *words_or_absent(-scores, is_present))
+    order = segments.argsort(*by)
+    by = [segments.take(x, order) for x in by]
+    is_first = segments.is_first(*by[: len(groups)]) if groups else None
+    is_run_first = segments.is_first(*by)
     is_run_last = segments.is_last(is_run_first)
     run = segments.first_rows(is_run_first)
     has_none_before = run == 0 if is_first is None else segments.take(is_first, run)
     with jax.enable_x64(True):
 
         def cumulative(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+            if is_present is not None:
+                weights = jnp.where(is_present, weights, 0.0)
             weights = segments.take(weights, order).astype(jnp.float64)
             total = segments.cumsum(weights, is_first)
             before = segments.take(total, jnp.maximum(run - 1, 0))

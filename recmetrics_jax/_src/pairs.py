@@ -1,6 +1,6 @@
 """Weights of the pairs of rows that two scores order alike or not, in O(N log N)."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import chex
 import jax
@@ -8,12 +8,15 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import segments
 from recmetrics_jax._src.base import is_known
+from recmetrics_jax._src.words import words_or_absent
+
+X = TypeVar("X")
 
 BLOCK_BITS = 4
 
 
 class Pairs(NamedTuple):
-    """What the pairs of rows of each group weigh; a pair weighs the product of its rows' weights.
+    """What the pairs of rows of each group weigh.
 
     Rows are in order of group. The last row of a group has its sums, ``float64[..., N]``; what
     is in other rows means nothing.
@@ -26,7 +29,9 @@ class Pairs(NamedTuple):
     tied: jax.Array
     """Pairs with equal first scores and equal second scores."""
     total: jax.Array
-    """All pairs. What the other three leave of it is tied in one of the scores."""
+    """All pairs. What the others leave of it are those with equal second scores alone."""
+    tied_in_x: jax.Array
+    """Pairs with equal first scores and unequal second scores."""
     is_first: jax.Array
     """``bool[..., N]``: where a group begins."""
     order: jax.Array
@@ -34,19 +39,29 @@ class Pairs(NamedTuple):
 
 
 def count_pairs(
-    x: jax.Array, y: jax.Array, weights: jax.Array, groups: tuple[jax.Array, ...] = ()
+    x: jax.Array,
+    y: jax.Array,
+    weights: jax.Array,
+    groups: tuple[jax.Array, ...] = (),
+    other_weights: jax.Array | None = None,
+    is_present: jax.Array | None = None,
 ) -> Pairs:
     """Weights of concordant, discordant and tied pairs of rows, by group.
 
     Discordant pairs are the inversions of ``y`` over rows in order of ``x`` (Knight, A Computer
     Method for Calculating Kendall's Tau with Ungrouped Data, Journal of the American Statistical
-    Association 61(314), 1966), tied pairs are counted by runs, and the rest is concordant.
+    Association 61(314), 1966), tied pairs are counted by runs, and the rest is concordant. The
+    larger the largest group, the longer it takes: a round for each doubling of it.
 
     Args:
         x: the first scores, ``float[..., N]``.
         y: the second scores, ``float[..., N]``.
-        weights: ``float[..., N]``.
+        weights: ``float[..., N]``; a pair weighs the product of its rows' weights.
         groups: keys of the group of a row, ``int[..., N]`` each; none for one group.
+        other_weights: ``float[..., N]``, and a pair weighs ``w_i o_j + o_i w_j``: with ones, the
+            sum of its rows' weights. None for the product.
+        is_present: ``bool[..., N]``: rows that are not are in no pair; None where all are. They are
+            the last of their group.
 
     Returns:
         `Pairs`. With whole-number weights the sums are exact up to 2^53, otherwise their error is
@@ -57,38 +72,66 @@ def count_pairs(
     >>> pairs.concordant[-1].item(), pairs.discordant[-1].item(), pairs.total[-1].item()
     (2.0, 1.0, 3.0)
     """
-    chex.assert_equal_shape([x, y, weights, *groups])
+    factors = (weights,) if other_weights is None else (weights, other_weights)
+    absent = () if is_present is None else (is_present,)
+    chex.assert_equal_shape([x, y, *factors, *groups, *absent])
     if not is_known(x.shape[-1]):
         raise ValueError(
             f"x: expected a number of rows that is known, got {x.shape}; pairs are counted by "
             "rounds that depend on it: export the function for each length that bucket_size gives"
         )
-    by_x, by_y = segments.argsort(*groups, x, y), segments.argsort(*groups, y, x)
-    # Groups lie alike in both orders. Within one group, ties of y keep the order of x.
-    group = [segments.take(key, by_x) for key in groups]
-    is_first = segments.is_first(*group, jnp.zeros(x.shape, bool))
-    x, y_by_x, y = segments.take(x, by_x), segments.take(y, by_x), segments.take(y, by_y)
-    same_x = is_first | segments.is_first(x)
-    same_both = same_x | segments.is_first(y_by_x)
-    same_y = is_first | segments.is_first(y)
-    place = segments.put(jnp.broadcast_to(jnp.arange(x.shape[-1], dtype=by_y.dtype), x.shape), by_y)
+    x_words, y_words = words_or_absent(x, is_present), words_or_absent(y, is_present)
+    by_x = segments.argsort(*groups, *x_words)
+    x_words, y_words, keys = _all_taken((x_words, y_words, groups), by_x)
+    is_first = segments.is_first(*keys) if groups else segments.is_first(jnp.zeros_like(by_x))
+    # Groups lie alike in all orders: those by x, by y and x, and by x and y.
+    group = [segments.short_numbers(is_first)] if groups else []
+    by_y = segments.argsort(*group, *y_words)
+    ranks = segments.argsort(*group, *_all_taken(x_words, by_y))
+    by_both = segments.take(by_y, ranks)
+    order = segments.take(by_x, by_both)
+    same_x = is_first | segments.is_first(*x_words)
+    same_y = is_first | segments.is_first(*_all_taken(y_words, by_y))
+    same_both = same_x | segments.is_first(*_all_taken(y_words, by_both))
+    starts = is_first if groups else None
+    present = None if is_present is None else segments.take(is_present, order)
     with jax.enable_x64(True):
-        weights = weights.astype(jnp.float64)
-        of_x, of_y = segments.take(weights, by_x), segments.take(weights, by_y)
-        starts = is_first if groups else None
+        of_rows = jnp.stack([w.astype(jnp.float64) for w in factors])
+        of_rows = of_rows if is_present is None else jnp.where(is_present, of_rows, 0.0)
+        of_x, of_y = (_taken(of_rows, rows) for rows in (order, segments.take(by_x, by_y)))
+        runs = jnp.stack([is_first, same_x, same_both, same_y])[:, None]
+        of_runs = jnp.stack([of_x, of_x, of_x, of_y])
+        before = segments.sums_before(of_runs, jnp.broadcast_to(runs, of_runs.shape))
+        of_runs = _products(of_runs, before, axis=1)
+        all_of_them = jnp.stack([*of_runs, _inversions(ranks, of_x, starts, present)])
+        if starts is not None:
+            starts = jnp.broadcast_to(starts, all_of_them.shape)
+        total, in_x, tied, in_y, discordant = segments.cumsum(all_of_them, starts)
+        concordant = total - discordant - (in_x + in_y - tied)
+        return Pairs(concordant, discordant, tied, total, in_x - tied, is_first, order)
 
-        def within(runs: jax.Array | None, weights: jax.Array) -> jax.Array:
-            return weights * segments.sums_before(weights, runs)
 
-        total = segments.cumsum(within(starts, of_x), starts)
-        tied = segments.cumsum(within(same_both, of_x), starts)
-        tied_in_any = segments.cumsum(within(same_x, of_x) + within(same_y, of_y), starts) - tied
-        discordant = segments.cumsum(_inversions(segments.take(place, by_x), of_x), starts)
-        concordant = total - discordant - tied_in_any
-        return Pairs(concordant, discordant, tied, total, is_first, by_x)
+def _taken(x: jax.Array, rows: jax.Array) -> jax.Array:
+    """``x[..., rows]``, whatever axes ``x`` has before those of the rows."""
+    return segments.take(x, jnp.broadcast_to(rows, x.shape))
 
 
-def _inversions(ranks: jax.Array, weights: jax.Array) -> jax.Array:
+def _all_taken(words: X, rows: jax.Array) -> X:
+    """`segments.take` of all arrays of a tree."""
+    return jax.tree.map(lambda word: segments.take(word, rows), words)
+
+
+def _products(rows: jax.Array, others: jax.Array, axis: int) -> jax.Array:
+    """What pairs weigh: on an axis are their weights, or their weights and their other weights."""
+    return jnp.sum(rows * jnp.flip(others, axis), axis)
+
+
+def _inversions(
+    ranks: jax.Array,
+    weights: jax.Array,
+    is_first: jax.Array | None = None,
+    is_present: jax.Array | None = None,
+) -> jax.Array:
     """What rows weigh with the rows before them that rank higher, to be summed over each group.
 
     A merge sort backwards. Each round goes through blocks of half the size of the round before
@@ -101,49 +144,90 @@ def _inversions(ranks: jax.Array, weights: jax.Array) -> jax.Array:
         0 1 | 2 3 | 5 4 | 7 6    in pairs:      4 overtakes 5,  6  7
 
     That is 8 + 5 + 2 = 15 inversions. A group keeps its place in every round, so what its rows
-    overtake need not move with them.
+    overtake need not move with them. Blocks begin where groups do, and the first ones are as large
+    as the largest group, of which rows at the end that are not present are no part.
 
     Args:
         ranks: ``int32[..., N]``, a permutation of all rows and of those of each group.
-        weights: ``float64[..., N]``.
+        weights: ``float64[K, ..., N]``, as for `_products`.
+        is_first: ``bool[..., N]``: where a group begins; None for one group.
+        is_present: ``bool[..., N]``: rows that are not are the last of their group by rank too, in
+            the same order, and have no weight; None where all are.
 
     Returns:
         ``float64[..., N]``: its sum over the rows of a group is that of the group.
 
     >>> with jax.enable_x64(True):
     ...     ranks = jnp.array([[5, 2, 7, 0, 3, 6, 1, 4], [0, 1, 2, 3, 4, 5, 7, 6]], jnp.int32)
-    ...     of_few = _inversions(ranks, jnp.ones((2, 8))).sum(axis=1)
+    ...     of_few = _inversions(ranks, jnp.ones((1, 2, 8))).sum(axis=1)
     ...     backwards = jnp.arange(100, dtype=jnp.int32)[::-1]
-    ...     of_many = _inversions(backwards, jnp.ones(100)).sum()
+    ...     of_many = _inversions(backwards, jnp.ones((1, 100))).sum()
     >>> of_few.tolist(), of_many.tolist()  # 100 * 99 / 2
     ([15.0, 1.0], 4950.0)
     """
-    chex.assert_equal_shape([ranks, weights])
-    size = ranks.shape[-1]
-    bits = max((size - 1).bit_length(), BLOCK_BITS)
-    rows = jnp.arange(1 << bits, dtype=ranks.dtype)
-    rest = jnp.broadcast_to(rows[size:], (*ranks.shape[:-1], (1 << bits) - size))
-    ranks = jnp.concatenate([ranks, rest], axis=-1)
-    weights = jnp.concatenate([weights, jnp.zeros_like(rest, weights.dtype)], axis=-1)
-    rows = jnp.broadcast_to(rows, ranks.shape)
+    rows = jnp.broadcast_to(jnp.arange(ranks.shape[-1], dtype=ranks.dtype), ranks.shape)
+    bits = range(BLOCK_BITS, max(ranks.shape[-1] - 1, 0).bit_length())
+    if is_first is None:
+        places, rounds = rows, len(bits)
+    else:
+        places = segments.ranks(is_first)
+        ranks = ranks - (rows - places)
+        last = jnp.maximum(ranks, places)
+        last = last if is_present is None else jnp.where(is_present, last, 0)
+        last = jnp.max(last, initial=0)
+        rounds = sum(((last >> bit) > 0).astype(jnp.int32) for bit in bits)
 
     def halve(i: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         ranks, weights, overtaken = carry
-        half = jnp.left_shift(jnp.ones_like(rows[..., :1]), (bits - 1 - i).astype(rows.dtype))
+        bit = (rounds - 1 - i + BLOCK_BITS).astype(ranks.dtype)
+        half = jnp.left_shift(jnp.ones_like(ranks), bit)
         is_upper = (ranks & half) != 0
-        place = rows & (2 * half - 1)  # In the block, which begins where it is 0.
-        before = segments.cumsum(jnp.where(is_upper, weights, 0.0), place == 0)
-        # How many of the block are lower so far; of each block before it, half of the rows are.
-        lower = segments.cumsum((~is_upper).astype(rows.dtype)) - (rows - place) // 2
-        overtaken = overtaken + jnp.where(is_upper, 0.0, weights * before)
-        target = rows - place + jnp.where(is_upper, half + place - lower, lower - 1)
-        return segments.put(ranks, target), segments.put(weights, target), overtaken
+        place = places & (2 * half - 1)  # In the block, which begins where it is 0.
+        upper = jnp.where(is_upper, weights, 0.0)
+        before = segments.cumsum(upper, jnp.broadcast_to(place == 0, upper.shape))
+        uppers = segments.cumsum(is_upper.astype(ranks.dtype))
+        first = rows - place
+        uppers = uppers - segments.take(uppers - is_upper.astype(ranks.dtype), first)
+        overtaken = overtaken + jnp.where(is_upper, 0.0, _products(weights, before, axis=0))
+        target = first + jnp.where(is_upper, half + uppers - 1, place - uppers)
+        ranks = segments.put(ranks, target)
+        weights = segments.put(weights, jnp.broadcast_to(target, weights.shape))
+        return ranks, weights, overtaken
 
-    carry = (ranks, weights, jnp.zeros_like(weights))
-    ranks, weights, overtaken = jax.lax.fori_loop(0, bits - BLOCK_BITS, halve, carry)
-    blocks = (*ranks.shape[:-1], -1, 1 << BLOCK_BITS)
-    ranks, weights = ranks.reshape(blocks), weights.reshape(blocks)
-    is_higher = ranks[..., :, None] > ranks[..., None, :]
-    is_before = rows[..., None, : 1 << BLOCK_BITS, None] < rows[..., None, None, : 1 << BLOCK_BITS]
-    before = jnp.sum(jnp.where(is_higher & is_before, weights[..., :, None], 0.0), axis=-2)
-    return (overtaken + (weights * before).reshape(rows.shape))[..., :size]
+    carry = (ranks, weights, jnp.zeros_like(weights[0]))
+    if len(bits):
+        carry = jax.lax.fori_loop(0, rounds, halve, carry)
+    ranks, weights, overtaken = carry
+    return overtaken + _in_blocks(ranks, weights, None if is_first is None else places)
+
+
+def _in_blocks(ranks: jax.Array, weights: jax.Array, places: jax.Array | None) -> jax.Array:
+    """What rows weigh with the rows before them in their last block that rank higher.
+
+    All rows lie in pieces as long as a block. The block of a row begins in its piece or in the one
+    before: where it is by ``places``, the rows' places in their groups; as the piece without them.
+    """
+    size, length = ranks.shape[-1], 1 << BLOCK_BITS
+
+    def pieces(x: jax.Array) -> jax.Array:
+        filled = jnp.concatenate([x, jnp.zeros_like(x, shape=(*x.shape[:-1], -size % length))], -1)
+        return filled.reshape(*x.shape[:-1], -1, length)
+
+    def neighbours(x: jax.Array) -> jax.Array:
+        if places is None:
+            return x
+        before = jnp.concatenate([jnp.zeros_like(x[..., :1, :]), x[..., :-1, :]], axis=-2)
+        return jnp.concatenate([before, x], axis=-1)
+
+    ranks, weights = pieces(ranks), pieces(weights)
+    of_others, weights_of_others = neighbours(ranks), neighbours(weights)
+    shape = (*of_others.shape, length)
+    place = jax.lax.broadcasted_iota(ranks.dtype, shape, len(shape) - 1)
+    other = jax.lax.broadcasted_iota(ranks.dtype, shape, len(shape) - 2)
+    other = other - (of_others.shape[-1] - length)
+    is_before = other < place
+    if places is not None:
+        is_before = is_before & (place - other <= (pieces(places) & (length - 1))[..., None, :])
+    is_counted = is_before & (of_others[..., None] > ranks[..., None, :])
+    before = jnp.sum(jnp.where(is_counted, weights_of_others[..., None], 0.0), axis=-2)
+    return _products(weights, before, axis=0).reshape(*ranks.shape[:-2], -1)[..., :size]

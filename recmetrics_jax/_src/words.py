@@ -2,6 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+ABSENT = np.uint32(0xFFFFFFFF)
+"""The last word there is: no number has it but a NaN, and of integers the largest."""
 
 
 def words_of(x: jax.Array) -> tuple[jax.Array, ...]:
@@ -28,6 +32,14 @@ def words_of(x: jax.Array) -> tuple[jax.Array, ...]:
         if jnp.issubdtype(x.dtype, jnp.signedinteger):
             bits = bits ^ _sign_bit(bits.dtype)
         return _words_of_bits(bits)
+
+
+def words_or_absent(x: jax.Array, is_present: jax.Array | None) -> tuple[jax.Array, ...]:
+    """`words_of` an array, and the last words there are for rows that are not present."""
+    words = words_of(x)
+    if is_present is None:
+        return words
+    return tuple(jnp.where(is_present, word, ABSENT) for word in words)
 
 
 def _words_of_floats(x: jax.Array) -> tuple[jax.Array, ...]:
