@@ -1,6 +1,6 @@
 """The average of a metric over groups of examples, for the grouped forms of metrics of order."""
 
-from typing import Literal, TypedDict, get_args
+from typing import Literal, NamedTuple, TypedDict, get_args
 
 import chex
 import jax
@@ -30,8 +30,7 @@ def grouping(
     Raises:
         ValueError: if one of them is none.
     """
-    if average not in get_args(Average):
-        raise ValueError(f"average: expected one of {get_args(Average)}, got {average!r}")
+    average = checked_average(average)
     if undefined_groups is not None:
         undefined_groups = number("undefined_groups", undefined_groups, "a number or None")
     key = text("grouping_key", grouping_key)
@@ -42,10 +41,94 @@ def grouping(
     )
 
 
+def checked_average(average: Average) -> Average:
+    """The option ``average``.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if average not in get_args(Average):
+        raise ValueError(f"average: expected one of {get_args(Average)}, got {average!r}")
+    return average
+
+
 def keys_of(options: Grouping) -> tuple[str, ...]:
     """The keys that the average over groups reads."""
     key = options["grouping_key"]
     return () if key is None else (key,)
+
+
+class GroupSums(NamedTuple):
+    """What an average over groups is made of, each ``float64[T]``; those of batches add up."""
+
+    values: jax.Array
+    """The values of groups, each times what it counts."""
+    counts: jax.Array
+    """What groups count."""
+    groups: jax.Array
+    """How many groups are averaged."""
+    undefined_groups: jax.Array
+    """How many groups have no value of their own."""
+
+
+def group_sums(
+    of_group: jax.Array,
+    order: jax.Array,
+    is_first: jax.Array,
+    is_present: jax.Array,
+    weights: jax.Array,
+    *,
+    average: Average,
+    undefined_groups: float | None,
+) -> GroupSums:
+    """What the average over groups is made of; in an x64 scope.
+
+    Args:
+        of_group: ``float64[T, N]``: in the last row of a group its value, NaN if it has none.
+        order: ``int32[T, N]``: the rows of the batch in the order of ``of_group``.
+        is_first: ``bool[T, N]``: where a group begins, in that order.
+        is_present: ``bool[T, N]``, in the order of the batch: a group without such rows is none.
+        weights: ``float[T, N]``, in the order of the batch.
+        average: what a group counts: 1, its number of present rows, or its weight.
+        undefined_groups: the value of a group that has none; None leaves such groups out.
+    """
+    chex.assert_equal_shape([of_group, order, is_first, is_present, weights])
+
+    def in_group(x: jax.Array) -> jax.Array:
+        return segments.cumsum(segments.take(x, order).astype(jnp.float64), is_first)
+
+    rows = in_group(is_present)
+    is_group = segments.is_last(is_first) & (rows > 0)
+    is_undefined = is_group & jnp.isnan(of_group)
+    is_averaged = is_group if undefined_groups is not None else is_group & ~is_undefined
+    if average == "equal":
+        counts = jnp.ones_like(rows)
+    else:
+        counts = rows if average == "impressions" else in_group(weights)
+    counts = jnp.where(is_averaged, counts, 0.0)
+    filled = jnp.where(is_undefined, undefined_groups or 0.0, of_group)
+    return GroupSums(
+        jnp.sum(jnp.where(is_averaged, counts * filled, 0.0), axis=-1),
+        jnp.sum(counts, axis=-1),
+        jnp.sum(is_averaged, axis=-1, dtype=jnp.float64),
+        jnp.sum(is_undefined, axis=-1, dtype=jnp.float64),
+    )
+
+
+def average_values(name: str, sums: GroupSums, groups: str = "groups") -> Values:
+    """The average over groups, NaN for none, and how many groups there are; in an x64 scope.
+
+    Returns:
+        ``<name>``, ``<name>_<groups>``, the number of groups averaged, and
+        ``<name>_undefined_<groups>``, the number of groups without a value of their own.
+    """
+    is_defined = sums.counts > 0
+    mean = jnp.where(is_defined, sums.values / jnp.where(is_defined, sums.counts, 1.0), jnp.nan)
+    return {
+        name: mean,
+        f"{name}_{groups}": sums.groups,
+        f"{name}_undefined_{groups}": sums.undefined_groups,
+    }
 
 
 def group_values(
@@ -58,43 +141,18 @@ def group_values(
     average: Average,
     undefined_groups: float | None,
 ) -> Values:
-    """The average over groups, and how many groups there are.
+    """The average over groups of the examples of a window, and how many groups there are.
 
-    Args:
-        name: the name of the metric.
-        of_group: ``float64[T, N]``: in the last row of a group its value, NaN if it has none.
-        order: ``int32[T, N]``: the rows of the batch in the order of ``of_group``.
-        is_first: ``bool[T, N]``: where a group begins, in that order.
-        batch: the examples.
-        average: what a group counts: 1, its number of examples, or its weight.
-        undefined_groups: the value of a group that has none; None leaves such groups out.
-
-    Returns:
-        ``grouped_<name>``, NaN for no groups, ``grouped_<name>_groups``, the number of groups
-        averaged, and ``grouped_<name>_undefined_groups``, the number of groups without a value of
-        their own.
+    Arguments as of `group_sums`; values as of `average_values`, with ``grouped_`` before the name.
     """
-    chex.assert_equal_shape([of_group, order, is_first, batch.mask])
     with jax.enable_x64(True):
-
-        def in_group(x: jax.Array) -> jax.Array:
-            return segments.cumsum(segments.take(x, order).astype(jnp.float64), is_first)
-
-        examples = in_group(batch.mask)
-        is_group = segments.is_last(is_first) & (examples > 0)
-        is_undefined = is_group & jnp.isnan(of_group)
-        is_averaged = is_group if undefined_groups is not None else is_group & ~is_undefined
-        if average == "equal":
-            counts = jnp.ones_like(examples)
-        else:
-            counts = examples if average == "impressions" else in_group(batch.weights)
-        counts = jnp.where(is_averaged, counts, 0.0)
-        filled = jnp.where(is_undefined, undefined_groups or 0.0, of_group)
-        total = jnp.sum(counts, axis=-1)
-        mean = jnp.sum(jnp.where(is_averaged, counts * filled, 0.0), axis=-1)
-        mean = jnp.where(total > 0, mean / jnp.where(total > 0, total, 1.0), jnp.nan)
-        return {
-            f"grouped_{name}": mean,
-            f"grouped_{name}_groups": jnp.sum(is_averaged, axis=-1, dtype=jnp.float64),
-            f"grouped_{name}_undefined_groups": jnp.sum(is_undefined, axis=-1, dtype=jnp.float64),
-        }
+        sums = group_sums(
+            of_group,
+            order,
+            is_first,
+            batch.mask,
+            batch.weights,
+            average=average,
+            undefined_groups=undefined_groups,
+        )
+        return average_values(f"grouped_{name}", sums)
