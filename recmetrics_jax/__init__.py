@@ -38,6 +38,7 @@ from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
 from recmetrics_jax._src.metrics.recommended import recommended_items
 from recmetrics_jax._src.metrics.regression import mae, mse, r_squared
 from recmetrics_jax._src.metrics.retrieval import hit_rate, precision_at, recall_at
+from recmetrics_jax._src.metrics.session_pairs import pairwise_auc, session_auc
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.ranked import make_rank_batch, make_topk_batch
 from recmetrics_jax._src.refining import ranges_to_refine
@@ -93,8 +94,10 @@ __all__ = [
     "auprc",
     "binned_auc",
     "binned_auprc",
+    "pairwise_auc",
     "ranges_to_refine",
     "rauc",
+    "session_auc",
     "xauc",
     # Metrics of catalogues.
     "Sampled",

@@ -32,8 +32,9 @@ class Case:
     draw: Callable[..., np.ndarray] | None = None
     is_sum: bool = True
     keys: tuple[str, ...] = ()
-    # Of a metric whose pairs or sessions lie inside a batch: by what batches are averaged.
-    share: Callable[..., float] | None = None
+    # Of a metric whose pairs or sessions lie inside a batch: by what batches are averaged; by the
+    # name of the value where it is not one for all.
+    share: Callable[..., float | dict] | None = None
     has_ties: bool = False
     # Of a metric in which an example counts once, whatever its weight.
     by_rows: bool = False
@@ -101,19 +102,20 @@ def value(name, oracle):
     return lambda *x: {name: oracle(*x)}
 
 
-def grouped(name, oracle):
-    """The oracle of a metric and its average over groups."""
+def averaged(name, oracle, groups="groups", average=order.grouped_of_present):
+    """The oracle of an average over groups."""
 
-    def values(p, y, w, groups):
-        mean, count, undefined = order.grouped(oracle, p, y, w, groups, "equal", None)
-        return {
-            name: oracle(p, y, w),
-            f"grouped_{name}": mean,
-            f"grouped_{name}_groups": count,
-            f"grouped_{name}_undefined_groups": undefined,
-        }
+    def values(p, y, w, keys):
+        mean, count, undefined = average(oracle, p, y, w, keys, "equal", None)
+        return {name: mean, f"{name}_{groups}": count, f"{name}_undefined_{groups}": undefined}
 
     return values
+
+
+def grouped(name, oracle, average=order.grouped_of_present):
+    """The oracle of a metric and its average over groups."""
+    of_groups = averaged(f"grouped_{name}", oracle, average=average)
+    return lambda p, y, w, groups: {name: oracle(p, y, w), **of_groups(p, y, w, groups)}
 
 
 def pair_weight(p, y, w):
@@ -143,10 +145,21 @@ def ranks(rng, shape):
     return np.stack([rng.integers(0, 60, shape), tied], axis=-1)
 
 
+def xauc_weights(p, y, w, groups):
+    _, count, _ = order.grouped_of_present(order.xauc, p, y, w, groups)
+    return {"xauc": pair_weight(p, y, w), "grouped_xauc": count}
+
+
+def defined_sessions(p, y, w, sessions):
+    return order.grouped_of_present(order.auc, p, y, w, sessions)[1]
+
+
 POPULARITY = (40, 3, 25, 3, 20, 9, 0)
 
 GROUPS, SESSIONS, ITEMS = ("grouping_keys",), ("session_id",), ("item_id",)
 KS = (1, 5)
+COUNT_SUFFIXES = ("_groups", "_sessions")
+"""How values end that count."""
 
 CASES = [
     Case("ne", ne, oracles.ne),
@@ -183,7 +196,7 @@ CASES = [
     Case(
         "grouped_auc",
         of_samples(rm.auc, grouped=True),
-        grouped("auc", order.auc),
+        grouped("auc", order.auc, order.grouped),
         is_sum=False,
         keys=GROUPS,
         has_ties=True,
@@ -191,7 +204,7 @@ CASES = [
     Case(
         "grouped_auprc",
         of_samples(rm.auprc, grouped=True),
-        grouped("auprc", order.auprc),
+        grouped("auprc", order.auprc, order.grouped),
         is_sum=False,
         keys=GROUPS,
         has_ties=True,
@@ -222,6 +235,30 @@ CASES = [
         rm.xauc,
         value("xauc", order.xauc),
         share=pair_weight,
+        has_ties=True,
+    ),
+    Case(
+        "grouped_xauc",
+        functools.partial(rm.xauc, grouped=True),
+        grouped("xauc", order.xauc),
+        keys=GROUPS,
+        share=xauc_weights,
+        has_ties=True,
+    ),
+    Case(
+        "session_auc",
+        rm.session_auc,
+        averaged("session_auc", order.auc, "sessions"),
+        keys=SESSIONS,
+        share=defined_sessions,
+        has_ties=True,
+    ),
+    Case(
+        "pairwise_auc",
+        rm.pairwise_auc,
+        lambda *x: {"pairwise_auc": order.pairwise_auc(*x)[0]},
+        keys=SESSIONS,
+        share=lambda *x: order.pairwise_auc(*x)[1],
         has_ties=True,
     ),
     Case(
@@ -388,13 +425,15 @@ def expected(case, stream, prefix=None):
 
 
 def shared(case, parts):
-    """The average of the oracle's values of batches, each by its share; the sum of counts."""
+    """The average of the oracle's values of batches, each by its share; the sums of counts."""
     values, shares = [case.oracle(*x) for x in parts], [case.share(*x) for x in parts]
 
-    def of_batches(name):
-        if name.endswith("_sessions"):
-            return sum(value[name] for value in values)
-        total = sum(v[name] * share for v, share in zip(values, shares, strict=True) if share)
-        return total / sum(shares) if sum(shares) else np.nan
+    def of(name):
+        of_name = [value[name] for value in values]
+        if name.endswith(COUNT_SUFFIXES):
+            return sum(of_name)
+        by = [share[name] if isinstance(share, dict) else share for share in shares]
+        total = sum(value * share for value, share in zip(of_name, by, strict=True) if share)
+        return total / sum(by) if sum(by) else np.nan
 
-    return {name: of_batches(name) for name in values[0]}
+    return {name: of(name) for name in values[0]}

@@ -98,11 +98,25 @@ def xauc(p, y, w):
     return math.fsum(matching) / total if total > 0 else NAN
 
 
-def rauc(p, y, w=None):
-    del w
-    pairs = list(itertools.combinations(range(len(p)), 2))
-    inverted = sum(sign(p[i] - p[j]) * sign(y[i] - y[j]) < 0 for i, j in pairs)
-    return 1 - inverted / len(pairs) if pairs else NAN
+def rauc(p, y, w):
+    inverted, pairs = [], []
+    for i, j in itertools.combinations(range(len(p)), 2):
+        pairs.append(w[i] * w[j])
+        inverted.append(w[i] * w[j] * (sign(p[i] - p[j]) * sign(y[i] - y[j]) < 0))
+    total = math.fsum(pairs)
+    return 1 - math.fsum(inverted) / total if total > 0 else NAN
+
+
+def pairwise_auc(p, y, w, sessions, pair_weights="product"):
+    """``(value, weight of all pairs)``, of pairs with weight of one session that labels order."""
+    ranked, pairs = [], []
+    for i, j in itertools.product(range(len(p)), repeat=2):
+        if sessions[i] == sessions[j] and y[i] > y[j] and w[i] > 0 and w[j] > 0:
+            weight = w[i] * w[j] if pair_weights == "product" else w[i] + w[j]
+            pairs.append(weight)
+            ranked.append(weight * (1 + sign(p[i] - p[j])) / 2)
+    total = math.fsum(pairs)
+    return math.fsum(ranked) / total if total > 0 else NAN, total
 
 
 def grouped(metric, p, y, w, groups, average="equal", undefined_groups=None):
@@ -123,8 +137,10 @@ def grouped(metric, p, y, w, groups, average="equal", undefined_groups=None):
     return mean, len(values), undefined
 
 
-def grouped_rauc(p, y, w, groups, average="equal", undefined_groups=None):
-    return grouped(rauc, p, y, w, groups, average, undefined_groups)
+def grouped_of_present(metric, p, y, w, groups, average="equal", undefined_groups=None):
+    """`grouped`, of the examples with weight alone."""
+    p, y, w, groups = (x[w > 0] for x in (p, y, w, groups))
+    return grouped(metric, p, y, w, groups, average, undefined_groups)
 
 
 def discount(rank, k):

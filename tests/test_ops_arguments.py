@@ -119,7 +119,6 @@ DTYPES = {
     "rows": (np.float32, "an integer"),
     "numbers": (bool, "an integer"),
     "scores": (np.uint8, "a signed number"),
-    "is_present": (np.int32, "a bool"),
     "is_relevant": (np.int32, "a bool"),
 }
 ADDED = ("cumsum", "maxima", "sums", "sums_before", "totals")

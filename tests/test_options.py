@@ -32,6 +32,8 @@ VALUES = {
     "undefined": 0.5,
     "undefined_groups": 0.5,
     "label_threshold": 0.25,
+    "undefined_sessions": 0.5,
+    "pair_weights": "product",
     "scope": "batch",
     "of": "all",
 }
@@ -61,13 +63,13 @@ def options():
 
 def call(name, **options):
     parameters = inspect.signature(getattr(rm, name)).parameters
-    needed = {
+    needed: dict[str, Any] = {
         option: REQUIRED[option]
         for option, parameter in parameters.items()
         if parameter.default is parameter.empty
     }
-    if "shards" in options and "scope" in parameters:
-        needed |= {"scope": "window", "window": REQUIRED["window"]}
+    if "scope" in parameters:  # Each has options of its own.
+        needed |= {"scope": "window" if "shards" in options else "batch", "window": 9}
     return getattr(rm, name)(**{**needed, **options})
 
 

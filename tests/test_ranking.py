@@ -140,20 +140,24 @@ def rauc_of_all_averages():
 @pytest.mark.parametrize("labels", LABELS)
 def test_rauc_is_its_definition(predictions, labels):
     p, y, w, groups = draw(3, predictions, labels, "some_zero", examples=33, groups=14)
-    groups[:, 0] = 99  # A group of one.
+    groups[:, 0], w[:, 0] = 99, 1  # A group of one.
     values = values_of(
         rauc_of_all_averages(), [rm.make_batch(p, y, w, keys={"grouping_keys": groups})]
     )
     names = ("rauc", "grouped_rauc", "grouped_rauc_groups", "grouped_rauc_undefined_groups")
     for options in AVERAGES:
         wanted = [
-            (oracles.rauc(*parts[:3]), *oracles.grouped_rauc(*parts, *options))
+            (oracles.rauc(*parts[:3]), *oracles.grouped_of_present(oracles.rauc, *parts, *options))
             for parts in zip(p, y, w, groups, strict=True)
         ]
         of_options = [values[f"{options[0]} {options[1]}/{name}"] for name in names]
         for got, value in zip(of_options, zip(*wanted, strict=True), strict=True):
             check(got, value)
         assert (of_options[-1] >= 1).all()
+
+
+def grouped_rauc(*arrays):
+    return [oracles.grouped_of_present(oracles.rauc, *x)[0] for x in zip(*arrays, strict=True)]
 
 
 def test_rauc_covers_the_newest_examples():
@@ -166,7 +170,7 @@ def test_rauc_covers_the_newest_examples():
     values = values_of(metric, batches)
     newest = tuple(x[:, -11:] for x in (p, y, w, groups))
     check(values["rauc"], by_task(oracles.rauc, *newest[:3]))
-    check(values["grouped_rauc"], [row[0] for row in by_task(oracles.grouped_rauc, *newest)])
+    check(values["grouped_rauc"], grouped_rauc(*newest))
 
 
 @pytest.mark.parametrize("examples", [0, 1, 2])
@@ -175,11 +179,8 @@ def test_few_examples(examples):
     batch = rm.make_batch(p, y, w, keys={"session_id": groups, "grouping_keys": groups})
     check(values_of(metric_of(rm.xauc), [batch])["xauc"], by_task(oracles.xauc, p, y, w))
     values = values_of(metric_of(rm.rauc, window=4, grouped=True), [batch])
-    check(values["rauc"], by_task(oracles.rauc, p, y))
-    check(
-        values["grouped_rauc"],
-        [row[0] for row in by_task(oracles.grouped_rauc, p, y, w, groups)],
-    )
+    check(values["rauc"], by_task(oracles.rauc, p, y, w))
+    check(values["grouped_rauc"], grouped_rauc(p, y, w, groups))
     check(values_of(metric_of(reference_ndcg), [batch])["ndcg"], ndcg_of([(p, y, w, groups)]))
     for factory, name in ((rm.xauc, "xauc"), (functools.partial(rm.rauc, window=4), "rauc")):
         value = values_of(factory(n_tasks=2, undefined=0.5), [batch])[name]
@@ -400,9 +401,8 @@ def test_x64_has_its_own_precision():
         precise = functools.partial(check, rtol=1e-12, atol=0)
         precise(values_of(rm.xauc(n_tasks=2), [batch])["xauc"], by_task(oracles.xauc, p, y, w))
         values = values_of(rm.rauc(n_tasks=2, window=60, grouped=True), [batch])
-        precise(values["rauc"], by_task(oracles.rauc, p, y))
-        wanted = by_task(oracles.grouped_rauc, p, y, w, sessions)
-        precise(values["grouped_rauc"], [row[0] for row in wanted])
+        precise(values["rauc"], by_task(oracles.rauc, p, y, w))
+        precise(values["grouped_rauc"], grouped_rauc(p, y, w, sessions))
         values = values_of(of_all_options(), [batch])
         for options in OPTIONS:
             negative, rest = split_options(options)

@@ -80,45 +80,66 @@ def count_pairs(
             f"x: expected a number of rows that is known, got {x.shape}; pairs are counted by "
             "rounds that depend on it: export the function for each length that bucket_size gives"
         )
-    x_words, y_words = words_or_absent(x, is_present), words_or_absent(y, is_present)
-    by_x = segments.argsort(*groups, *x_words)
-    x_words, y_words, keys = _all_taken((x_words, y_words, groups), by_x)
-    is_first = segments.is_first(*keys) if groups else segments.is_first(jnp.zeros_like(by_x))
-    # Groups lie alike in all orders: those by x, by y and x, and by x and y.
-    group = [segments.short_numbers(is_first)] if groups else []
-    by_y = segments.argsort(*group, *y_words)
-    ranks = segments.argsort(*group, *_all_taken(x_words, by_y))
-    by_both = segments.take(by_y, ranks)
-    order = segments.take(by_x, by_both)
-    same_x = is_first | segments.is_first(*x_words)
-    same_y = is_first | segments.is_first(*_all_taken(y_words, by_y))
-    same_both = same_x | segments.is_first(*_all_taken(y_words, by_both))
+    words = (words_or_absent(x, is_present), words_or_absent(y, is_present))
+    by_x, by_y, ranks, is_first, runs = _sorted(*words, groups)
     starts = is_first if groups else None
-    present = None if is_present is None else segments.take(is_present, order)
+    present = None if is_present is None else segments.take(is_present, by_x)
     with jax.enable_x64(True):
-        of_rows = jnp.stack([w.astype(jnp.float64) for w in factors])
-        of_rows = of_rows if is_present is None else jnp.where(is_present, of_rows, 0.0)
-        of_x, of_y = (_taken(of_rows, rows) for rows in (order, segments.take(by_x, by_y)))
-        runs = jnp.stack([is_first, same_x, same_both, same_y])[:, None]
+        weights = jnp.stack([w.astype(jnp.float64) for w in factors])
+        weights = weights if is_present is None else jnp.where(is_present, weights, 0.0)
+        of_x, of_y = (
+            segments.take(weights, jnp.broadcast_to(rows, weights.shape)) for rows in (by_x, by_y)
+        )
         of_runs = jnp.stack([of_x, of_x, of_x, of_y])
-        before = segments.sums_before(of_runs, jnp.broadcast_to(runs, of_runs.shape))
+        before = segments.sums_before(of_runs, jnp.broadcast_to(runs[:, None], of_runs.shape))
         of_runs = _products(of_runs, before, axis=1)
-        all_of_them = jnp.stack([*of_runs, _inversions(ranks, of_x, starts, present)])
+        sums = jnp.stack([*of_runs, _inversions(ranks, of_x, starts, present)])
         if starts is not None:
-            starts = jnp.broadcast_to(starts, all_of_them.shape)
-        total, in_x, tied, in_y, discordant = segments.cumsum(all_of_them, starts)
-        concordant = total - discordant - (in_x + in_y - tied)
-        return Pairs(concordant, discordant, tied, total, in_x - tied, is_first, order)
+            starts = jnp.broadcast_to(starts, sums.shape)
+        total, in_x, tied, in_y, discordant = segments.cumsum(sums, starts)
+        in_x = in_x - tied
+        # Where all rows are equal in y, all that is taken away is equal too, and leaves 0.
+        concordant = (total - in_y) - in_x - discordant
+        return Pairs(concordant, discordant, tied, total, in_x, is_first, by_x)
 
 
-def _taken(x: jax.Array, rows: jax.Array) -> jax.Array:
-    """``x[..., rows]``, whatever axes ``x`` has before those of the rows."""
-    return segments.take(x, jnp.broadcast_to(rows, x.shape))
+class _Sorted(NamedTuple):
+    """Rows by group and x, ties by y, and by group and y, ties by x: groups lie alike in both."""
+
+    by_x: jax.Array
+    """``int32[..., N]``: the rows by x, as they were given."""
+    by_y: jax.Array
+    """``int32[..., N]``: the rows by y, as they were given."""
+    ranks: jax.Array
+    """``int32[..., N]``: the places by y of the rows by x."""
+    is_first: jax.Array
+    """``bool[..., N]``: where a group begins."""
+    runs: jax.Array
+    """``bool[4, ..., N]``: where runs of rows begin that are of one group; equal in x too; in both
+    too; of the rows by y, those equal in y."""
 
 
-def _all_taken(words: X, rows: jax.Array) -> X:
+def _sorted(
+    x: tuple[jax.Array, ...], y: tuple[jax.Array, ...], groups: tuple[jax.Array, ...]
+) -> _Sorted:
+    """Sorts rows by words, three times: by x, whose order others may share; by y; by x again."""
+    first = segments.argsort(*groups, *x)
+    x, y, groups = _all_taken((x, y, groups), first)
+    is_first = segments.is_first(*groups) if groups else segments.is_first(jnp.zeros_like(first))
+    group = [segments.short_numbers(is_first)] if groups else []
+    by_y = segments.argsort(*group, *y)
+    ranks = segments.argsort(*group, *_all_taken(x, by_y))
+    by_x = segments.take(by_y, ranks)
+    same_x = is_first | segments.is_first(*x)
+    same_both = same_x | segments.is_first(*_all_taken(y, by_x))
+    same_y = is_first | segments.is_first(*_all_taken(y, by_y))
+    by_x, by_y = (segments.take(first, rows) for rows in (by_x, by_y))
+    return _Sorted(by_x, by_y, ranks, is_first, jnp.stack([is_first, same_x, same_both, same_y]))
+
+
+def _all_taken(arrays: X, rows: jax.Array) -> X:
     """`segments.take` of all arrays of a tree."""
-    return jax.tree.map(lambda word: segments.take(word, rows), words)
+    return jax.tree.map(lambda x: segments.take(x, rows), arrays)
 
 
 def _products(rows: jax.Array, others: jax.Array, axis: int) -> jax.Array:

@@ -157,6 +157,7 @@ def _rauc(
         window=window,
         n_tasks=n_tasks,
         grouped=grouped_rauc,
+        pair_weights=None,
         undefined_groups=0.5,
         undefined=0.5,
     )

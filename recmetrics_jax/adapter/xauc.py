@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import pairwise
 from recmetrics_jax.adapter._declared import DeclaredComputation
@@ -83,7 +84,7 @@ def get_xauc_states(labels: Tensor, predictions: Tensor, weights: Tensor) -> dic
 
 
 def _xauc(**options: Any) -> Metric:
-    return pairwise.xauc(undefined=0.0, **options)
+    return sum_metric(pairwise.xauc_terms, pairwise.xauc_values, undefined=0.0, **options)
 
 
 class XAUCMetricComputation(DeclaredComputation):

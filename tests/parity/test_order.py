@@ -103,9 +103,9 @@ def area_case(name, metric, predictions, labels, *, undefined, options=None, **f
     )
 
 
-def grouped(metric, undefined_groups):
+def grouped(metric, undefined_groups, **more):
     """Options here and there; the reference counts groups without a value."""
-    ours = {"grouped": True, "average": "equal", "undefined_groups": undefined_groups}
+    ours = {"grouped": True, "average": "equal", "undefined_groups": undefined_groups, **more}
     return ours, {f"grouped_{metric}": True}
 
 
@@ -153,6 +153,7 @@ AREAS = [
         half_tied,
         (soft_labels, lambda rng, size, rate: coarse_reals(rng, size)),
         undefined=NAN,
+        options=({"pair_weights": None}, {}),
         settings=SHORT,
         may_be_ragged=False,  # the reference fails on fewer than two examples
     ),
@@ -162,7 +163,7 @@ AREAS = [
         untied,
         (soft_labels,),
         undefined=NAN,
-        options=grouped("rauc", None),
+        options=grouped("rauc", None, pair_weights=None),
         settings=LONG,
         keys=paired_keys,
         **GROUPS,
