@@ -35,7 +35,7 @@ def columns(*specs, tasks=2):
 
 
 FEW = (st.integers(0, 3), np.int32)
-LEVELS = (st.sampled_from([-1.5, -0.0, 0.0, 0.25, 3.0]), np.float32)
+LEVELS = (st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 0.25, 3.0]), np.float32)
 WEIGHTS = (st.sampled_from([0.0, 1.0, 2.0, 5.0]), np.float32)
 UNEQUAL = (st.sampled_from([0.0, 1e-9, 1.0, 3.0, 1e12]), np.float64)
 FLOATS = st.floats(width=32, allow_nan=False, allow_subnormal=True)
