@@ -16,6 +16,7 @@ BINARY = {"labels_below_0", "labels_above_1"} | WEIGHTS
 PROBABILITIES = {"predictions_below_0", "predictions_above_1"}
 
 OF_SESSIONS = ("recall_at", "precision_at", "hit_rate", "mrr", "average_precision")
+OF_PAIRS = ("xauc", "grouped_xauc", "grouped_rauc", "pairwise_auc")
 OF_SESSIONS += ("pooled_recall_at", "recall_at_of_window")
 
 # What the formula of each case excludes.
@@ -42,6 +43,7 @@ EXCLUDES = {
     "ndcg": {"labels_below_0"} | WEIGHTS,
     "ndcg_at_2": {"labels_below_0"} | WEIGHTS,
     **dict.fromkeys(OF_SESSIONS, BINARY),
+    **dict.fromkeys(OF_PAIRS, WEIGHTS),
     **{name: set() for name in COUNTS},
 }
 
@@ -153,6 +155,7 @@ BINARY_FACTORIES = {
     "auprc": functools.partial(rm.auprc, window=1000, grouped=True),
     "binned_auc": functools.partial(rm.binned_auc, bins=4096),
     "binned_auprc": functools.partial(rm.binned_auprc, bins=4096),
+    "session_auc": rm.session_auc,
     "ndcg": rm.ndcg,
     "recall_at": functools.partial(rm.recall_at, k=3),
     "precision_at": functools.partial(rm.precision_at, k=3),

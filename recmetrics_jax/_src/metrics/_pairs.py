@@ -20,7 +20,7 @@ from recmetrics_jax._src.metrics._groups import (
 from recmetrics_jax._src.metrics._scopes import Scope, scoped_metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.pairs import Pairs, count_pairs
-from recmetrics_jax._src.terms import Term, scores
+from recmetrics_jax._src.terms import NEGATIVE_WEIGHTS, Term, scores
 
 X = TypeVar("X")
 
@@ -159,12 +159,13 @@ def pair_metric(
             f"pair_weights: expected one of {get_args(PairWeights)} or None, got {pair_weights!r}"
         )
     options = PairOptions(pair_weights=pair_weights, **groups)
-    # TODO domain: by order; weights below 0, but where pair_weights is None.
     term = Term(
         function,
         (options,),
         shape=(2 if options.grouping_key is None else 2 + len(GroupSums._fields),),
         keys=() if options.grouping_key is None else (options.grouping_key,),
+        excludes=() if pair_weights is None else NEGATIVE_WEIGHTS,
+        by_order=True,
         is_summed=True,
         per_batch=True,
     )

@@ -21,8 +21,8 @@ from recmetrics_jax._src.metrics._groups import (
 from recmetrics_jax._src.metrics._pairs import PairSums, falling_pairs, pair_values
 from recmetrics_jax._src.metrics._scopes import Scope, scoped_metric
 from recmetrics_jax._src.metrics.area import weights_of_classes
-from recmetrics_jax._src.options import number, text, threshold
-from recmetrics_jax._src.terms import Term, scores
+from recmetrics_jax._src.options import number, optional_threshold, text
+from recmetrics_jax._src.terms import NEGATIVE_WEIGHTS, Term, scores
 
 X = TypeVar("X")
 
@@ -62,7 +62,11 @@ def session_auc_sums(batch: Batch, options: SessionAUCOptions) -> jax.Array:
             average=options.average,
             undefined_groups=options.undefined_sessions,
         )
-        return jnp.stack(sums, axis=-1)
+        sums = jnp.stack(sums, axis=-1)
+        if options.label_threshold is None:
+            is_class = ~is_present | ((batch.labels >= 0) & (batch.labels <= 1))
+            sums = jnp.where(jnp.all(is_class, axis=1, keepdims=True), sums, jnp.nan)
+        return sums
 
 
 def session_auc_values(sums: SessionAUCSums[jax.Array]) -> Values:
@@ -89,8 +93,9 @@ def session_auc(
     ``session_auc = sum(c AUC) / sum(c)`` over the sessions that have both classes, where ``AUC =
     sum(w+ w- ([p+ > p-] + [p+ = p-] / 2)) / sum(w+ w-)`` over the pairs of a positive and a
     negative example of the session, and c is what the session counts. Ties count half; a soft label
-    y counts as a positive of weight w y and a negative of weight w (1 - y). Examples of weight 0
-    are absent, and a session of such alone is none.
+    y counts as a positive of weight w y and a negative of weight w (1 - y). A score of -inf is the
+    lowest. Examples of weight 0 are absent, and a session of such alone is none. Out of the domain,
+    so NaN: a label outside of [0, 1], and a weight below 0.
 
     In the scope of a batch, a session is what one batch holds of it, on one device: examples of a
     session in two batches count as two sessions. The scope of a window has no such limit, and is
@@ -106,7 +111,7 @@ def session_auc(
         undefined_sessions: the AUC of a session without both classes; None leaves such sessions
             out.
         label_threshold: labels from here on are positive, others negative; None takes them as
-            they are.
+            they are, in [0, 1].
         session_key: the name of the sessions among the ``keys`` of `recmetrics_jax.make_batch`.
         scope: ``"batch"``: the sessions of one batch; there is a lifetime value. ``"window"``:
             those of the newest ``window`` examples, over whatever batches, devices and states.
@@ -143,16 +148,15 @@ def session_auc(
         undefined_sessions=None
         if undefined_sessions is None
         else number("undefined_sessions", undefined_sessions, "a number or None"),
-        label_threshold=None
-        if label_threshold is None
-        else threshold("label_threshold", label_threshold),
+        label_threshold=optional_threshold("label_threshold", label_threshold),
     )
-    # TODO domain: labels below 0 or above 1 (without label_threshold), weights below 0; by order.
     term = Term(
         session_auc_sums,
         (options,),
         shape=(len(GroupSums._fields),),
         keys=(options.session_key,),
+        excludes=NEGATIVE_WEIGHTS,
+        by_order=True,
         is_summed=True,
         per_batch=True,
     )
@@ -253,12 +257,13 @@ def pairwise_auc(
             f"pair_weights: expected one of {get_args(SessionPairWeights)}, got {pair_weights!r}"
         )
     key = text("session_key", session_key)
-    # TODO domain: by order; weights below 0.
     term = Term(
         pairwise_auc_sums,
         (key, pair_weights),
         shape=(2,),
         keys=(key,),
+        excludes=NEGATIVE_WEIGHTS,
+        by_order=True,
         is_summed=True,
         per_batch=True,
     )
