@@ -23,9 +23,7 @@ def ones(*shape: int) -> Any:
 # Shapes of predictions and of labels, and what is said to do.
 SHAPES = {
     "column of predictions": ((N, 1), (N,), f"{LAYOUT}, or [N] for one: pass predictions.ravel()"),
-    "row of predictions": ((1, N), (N,), f"{LAYOUT}, or [N] for one: pass predictions.ravel()"),
     "column of labels": ((N,), (N, 1), f"{LAYOUT}, or [N] for one: pass labels.ravel()"),
-    "row of labels": ((N,), (1, N), f"{LAYOUT}, or [N] for one: pass labels.ravel()"),
     "column beside a row": ((N, 1), (1, N), f"{LAYOUT}: pass predictions.T"),
     "row beside a column": ((1, N), (N, 1), f"{LAYOUT}: pass labels.T"),
     "labels by example": ((T, N), (N, T), f"{LAYOUT}: pass labels.T"),

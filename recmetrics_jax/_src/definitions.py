@@ -47,13 +47,13 @@ class Definition(Value):
         return {name: _checked_value(name, value, n_tasks) for name, value in values.items()}
 
     def filled(self, values: Values, has_bad: jax.Array) -> Values:
-        """The values, with what is undefined replaced; NaN for the tasks of ``bool[T]``."""
-        filled = {}
+        """The values, with what is undefined replaced, but for the tasks of ``bool[T]``."""
+        filled = dict(values)
         for name, value in values.items():
             undefined = self._undefined_of(name)
             if not math.isnan(undefined):
-                value = jnp.where(jnp.isnan(value), undefined, value)
-            filled[name] = jnp.where(along(has_bad, value), jnp.nan, value)
+                is_undefined = jnp.isnan(value) & ~along(has_bad, value)
+                filled[name] = jnp.where(is_undefined, undefined, value)
         return filled
 
     def _undefined_of(self, name: str) -> float:
@@ -111,8 +111,8 @@ class SumDefinition(Definition):
     def evaluate(self, sums: Any) -> Values:
         """The values of sums, the tree ``terms`` of ``float64[T, *shape]``; in an x64 scope.
 
-        NaN for a task of which a sum is NaN, as it is where an example was bad, or out of the
-        domain of a term.
+        A sum that is NaN, as it is where an example was bad, or out of the domain of a term, makes
+        no value undefined.
         """
         leaves = jax.tree.leaves(sums)
         flat = [x.reshape(len(x), -1) for x in leaves]
@@ -163,4 +163,7 @@ class SampleDefinition(Definition):
 
     def unless(self, has_bad: jax.Array, rows: Batch) -> Values:
         """The values of examples; NaN for the tasks of ``bool[T]``."""
-        return self.filled(self.named(rows, len(has_bad)), has_bad)
+        values = self.filled(self.named(rows, len(has_bad)), has_bad)
+        return {
+            name: jnp.where(along(has_bad, value), jnp.nan, value) for name, value in values.items()
+        }
