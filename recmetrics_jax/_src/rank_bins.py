@@ -92,7 +92,7 @@ def spread(bins: RankBins, first: jax.Array, last: jax.Array, weights: jax.Array
 
     A range adds its density where it begins to lie over whole bins, and takes it off where it
     ends; running sums over the bins give what lies over each. Bins at the ends get their part. So
-    a range costs four additions, however wide it is::
+    a range costs a few additions, however wide it is::
 
         bins of 1, 1, 2, 2 places; 5 over places 0 ... 4, a density of 1
         ends          1  .  .  1
