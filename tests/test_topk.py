@@ -99,23 +99,42 @@ def ndcg_at(k, ids, relevant):
     return gained / ideal if ideal else 0.0
 
 
-def with_lowest(batch):
-    """With a low number for -inf."""
-    is_lowest = batch.predictions == -np.inf
-    return batch._replace(
-        predictions=jnp.where(is_lowest, -1e9, batch.predictions),
-        nonfinite=batch.nonfinite & ~is_lowest,
-    )
+def at_k(k, ids, relevant):
+    """The values of a list against a set of relevant items."""
+    relevant, seen, hits = {x for x in relevant if x != -1}, set(), []
+    for item in ids[:k]:
+        hits.append(item in relevant and item not in seen)
+        seen.add(item)
+    found = np.cumsum(hits)
+    places = 1 + np.arange(len(hits))
+    ideal = np.sum(1 / np.log2(1 + np.arange(1, 1 + min(k, len(relevant)))))
+    return {
+        "recall_at": found[-1] / len(relevant),
+        "precision_at": found[-1] / k,
+        "hit_rate": float(found[-1] > 0),
+        "mrr": np.max(hits / places),
+        "average_precision": np.sum(hits * found / places) / len(relevant),
+        "ndcg": np.sum(hits / np.log2(1 + places)) / ideal,
+    }
 
 
 @pytest.mark.parametrize("k", [1, 3, K])
 def test_metrics_of_sessions_are_those_of_the_lists(k):
     ids, relevant = lists()
-    metric = rm.ndcg(k=k, report_ndcg_as_decreasing_curve=False)
-    batch = with_lowest(rm.make_topk_batch(ids, relevant))
-    value = metric.compute(metric.update(metric.init(), batch))["lifetime_ndcg"].item()
-    rows = zip(ids.tolist(), relevant.tolist(), strict=True)
-    np.testing.assert_allclose(value, np.mean([ndcg_at(k, *row) for row in rows]), rtol=1e-6)
+    rows = [row for row in zip(ids.tolist(), relevant.tolist(), strict=True) if max(row[1]) >= 0]
+    expected = [at_k(k, *row) for row in rows]
+    metric = rm.collection({name: getattr(rm, name)(k=k) for name in expected[0]})
+    batch = rm.make_topk_batch(ids, relevant)
+    values = metric.compute(metric.update(metric.init(), batch))
+    for name in expected[0]:
+        value = next(
+            x
+            for key, x in values.items()
+            if key.endswith(f"_at_{k}") and key.startswith(f"{name}/")
+        )
+        np.testing.assert_allclose(
+            value, [np.mean([row[name] for row in expected])], rtol=1e-6, err_msg=name
+        )
 
 
 def test_memory_does_not_grow_with_places_times_relevant_items():

@@ -42,9 +42,9 @@ def describe(metric: Metric) -> Description:
         ValueError: if ``metric`` is not a `Metric`.
 
     >>> import recmetrics_jax as rm
-    >>> described = rm.describe(rm.collection({"ne": rm.ne, "xauc": rm.xauc}, n_tasks=2))
+    >>> described = rm.describe(rm.collection({"ne": rm.ne, "pairs": rm.pairwise_auc}, n_tasks=2))
     >>> {name: value.shape for name, value in described.values.items()}
-    {'ne/lifetime_ne': (2,), 'ndcg/lifetime_ndcg': (2,)}
+    {'ne/lifetime_ne': (2,), 'pairs/lifetime_pairwise_auc': (2,)}
     >>> described.keys, described.state_bytes
     (('session_id',), 232)
     """

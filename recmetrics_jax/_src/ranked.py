@@ -9,7 +9,7 @@ import numpy as np
 
 from recmetrics_jax._src import segments
 from recmetrics_jax._src.base import Batch
-from recmetrics_jax._src.batch import make_batch
+from recmetrics_jax._src.batch import ArrayOrKeys, make_batch
 from recmetrics_jax._src.catalogue import NOT_FOUND, UNDEFINED, Ranks
 from recmetrics_jax._src.checks import (
     ArrayOrList,
@@ -19,6 +19,7 @@ from recmetrics_jax._src.checks import (
     to_host,
 )
 from recmetrics_jax._src.ids import id_words, is_padding
+from recmetrics_jax._src.keys import Keys, keys_named
 from recmetrics_jax._src.options import LARGEST
 
 
@@ -28,7 +29,7 @@ def make_rank_batch(
     *,
     mask: ArrayOrList | None = None,
     mask_nonfinite: bool = False,
-    keys: Mapping[str, ArrayOrList] | None = None,
+    keys: Mapping[str, ArrayOrKeys] | None = None,
 ) -> Batch:
     """A `Batch` of ranks, one target for each row, for `recmetrics_jax.rank_metrics`.
 
@@ -43,7 +44,7 @@ def make_rank_batch(
         weights: ``[N]``, or as the ranks; ones if None.
         mask: bool, likewise; False marks padding. All True if None.
         mask_nonfinite: True: bad examples are left out, as `recmetrics_jax.make_batch` does.
-        keys: integer arrays by name, likewise.
+        keys: ids by name, likewise.
 
     Returns:
         A `Batch` with predictions ``[T, N, 2]``.
@@ -95,7 +96,7 @@ def make_topk_batch(
     weights: ArrayOrList | None = None,
     *,
     mask: ArrayOrList | None = None,
-    keys: Mapping[str, ArrayOrList] | None = None,
+    keys: Mapping[str, ArrayOrKeys] | None = None,
 ) -> Batch:
     """A `Batch` of lists of the best items against sets of relevant ones, for metrics of sessions.
 
@@ -113,7 +114,7 @@ def make_topk_batch(
             both count where they are NumPy arrays outside jit, or x64 is enabled.
         weights: of lists, ``[N]`` or ``[T, N]``; ones if None.
         mask: bool, likewise; False leaves a list out. All True if None.
-        keys: integer arrays by name, likewise, such as users. Without a ``session_id`` among them,
+        keys: ids by name, likewise, such as users. Without a ``session_id`` among them,
             that is the number of the list in its batch: enough where sessions are those of a batch.
 
     Returns:
@@ -148,6 +149,12 @@ def make_topk_batch(
         check_per_example(name, host.shape, (n_tasks, n_lists))
         return host.repeat(size, axis=-1)
 
+    def of_keys(name: str, ids: ArrayOrKeys) -> Keys:
+        """The same of keys."""
+        of_lists = keys_named(f"keys[{name!r}]", ids)
+        check_per_example(f"keys[{name!r}]", of_lists.shape, (n_tasks, n_lists))
+        return Keys(of_lists.words.repeat(size, axis=-2))
+
     given = dict(check_keys(keys))
     given.setdefault("session_id", jnp.arange(n_lists, dtype=jnp.int32))
     predictions, labels, is_example = (
@@ -160,7 +167,7 @@ def make_topk_batch(
         labels,
         None if weights is None else of_examples("weights", weights, np.bool_, np.number),
         mask=is_example,
-        keys={name: of_examples(f"keys[{name!r}]", x, np.integer) for name, x in given.items()},
+        keys={name: of_keys(name, ids) for name, ids in given.items()},
     )
 
 
