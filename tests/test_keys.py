@@ -66,6 +66,27 @@ def test_strings_are_keys_outside_jit():
     np.testing.assert_array_equal(batch.keys["user"][0], rm.keys_of(["anna", "bert"]).words)
 
 
+@pytest.mark.parametrize("kind", [rm.keys_of, lambda ids: [str(x) for x in ids]])
+def test_keys_of_lists_and_ranks_are_those_of_batches(kind):
+    ids = kind(BIG)
+    keys = rm.make_batch(np.zeros(4), np.zeros(4), keys={"user": ids}).keys["user"]
+    ranks = rm.make_rank_batch([1, 2, 3, 4], keys={"user": ids})
+    np.testing.assert_array_equal(ranks.keys["user"], keys)
+    lists = rm.make_topk_batch(np.ones((4, 2), int), np.ones((4, 1), int), keys={"user": ids})
+    np.testing.assert_array_equal(lists.keys["user"][:, 0::3], keys)
+    np.testing.assert_array_equal(lists.keys["user"][:, 1::3], keys)  # The third is padding.
+
+
+def test_sessions_of_lists_pass_through_jit():
+    @jax.jit
+    def batch_of(keys):
+        return rm.make_topk_batch([[1]] * 4, [[2]] * 4, keys={"session_id": keys})
+
+    metric = rm.hit_rate(k=1)
+    values = metric.compute(metric.update(metric.init(), batch_of(rm.keys_of(BIG))))
+    assert values["lifetime_hit_rate_sessions"].tolist() == [3]
+
+
 def test_keys_are_padded_sliced_and_broadcast():
     keys = rm.keys_of(BIG)
     padded = rm.make_padded_batch(np.zeros((2, 4)), np.zeros(4), keys={"user": keys}, smallest=8)

@@ -44,7 +44,7 @@ def make_rank_batch(
         weights: ``[N]``, or as the ranks; ones if None.
         mask: bool, likewise; False marks padding. All True if None.
         mask_nonfinite: True: bad examples are left out, as `recmetrics_jax.make_batch` does.
-        keys: ids by name, likewise.
+        keys: ids by name, likewise, as `recmetrics_jax.make_batch` takes them.
 
     Returns:
         A `Batch` with predictions ``[T, N, 2]``.
@@ -114,8 +114,9 @@ def make_topk_batch(
             both count where they are NumPy arrays outside jit, or x64 is enabled.
         weights: of lists, ``[N]`` or ``[T, N]``; ones if None.
         mask: bool, likewise; False leaves a list out. All True if None.
-        keys: ids by name, likewise, such as users. Without a ``session_id`` among them,
-            that is the number of the list in its batch: enough where sessions are those of a batch.
+        keys: ids by name, likewise, such as users, as `recmetrics_jax.make_batch` takes them.
+            Without a ``session_id`` among them, that is the number of the list in its batch: enough
+            where sessions are those of a batch.
 
     Returns:
         A `Batch` of ``N (K + R)`` examples.
@@ -149,11 +150,10 @@ def make_topk_batch(
         check_per_example(name, host.shape, (n_tasks, n_lists))
         return host.repeat(size, axis=-1)
 
-    def of_keys(name: str, ids: ArrayOrKeys) -> Keys:
-        """The same of keys."""
-        of_lists = keys_named(f"keys[{name!r}]", ids)
-        check_per_example(f"keys[{name!r}]", of_lists.shape, (n_tasks, n_lists))
-        return Keys(of_lists.words.repeat(size, axis=-2))
+    def keys_of_examples(name: str, ids: ArrayOrKeys) -> Keys:
+        given = keys_named(f"keys[{name!r}]", ids)
+        check_per_example(f"keys[{name!r}]", given.shape, (n_tasks, n_lists))
+        return Keys(given.words.repeat(size, axis=-2))
 
     given = dict(check_keys(keys))
     given.setdefault("session_id", jnp.arange(n_lists, dtype=jnp.int32))
@@ -167,7 +167,7 @@ def make_topk_batch(
         labels,
         None if weights is None else of_examples("weights", weights, np.bool_, np.number),
         mask=is_example,
-        keys={name: of_keys(name, ids) for name, ids in given.items()},
+        keys={name: keys_of_examples(name, ids) for name, ids in given.items()},
     )
 
 
