@@ -129,6 +129,13 @@ def test_a_group_of_small_numbers_keeps_its_digits_beside_large_ones():
     np.testing.assert_allclose(sums[1:3], 3e-3, rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(0, 6), (2, 0, 5), (3, 0)])
+def test_no_rows_have_no_sums(shape):
+    x, is_first = jnp.ones(shape), jnp.ones(shape, bool)
+    for function in (ops.cumsum, ops.sums, ops.sums_before):
+        assert function(x, is_first).shape == shape
+
+
 @settings
 @hypothesis.given(arrays(FLOATS, np.float32), st.randoms(use_true_random=False))
 def test_put_undoes_take(x, random):
