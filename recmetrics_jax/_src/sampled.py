@@ -67,7 +67,7 @@ def corrected(sampled: Sampled, gains: tuple[tuple[Gain, float], ...]) -> np.nda
     r] - gain(r))^2 + gamma Var[x | r])``. With ``A = sqrt(P(r)) p(s | r)``, ``b = sqrt(P(r))
     gain(r)`` and ``c = sum over r of P(r) p(s | r)``, they solve ``((1 - gamma) A' A + gamma
     diag(c)) x = A' b``. Ranks of a trained model crowd at the top, so ``P(r)`` is proportional to
-    ``1 / r``.
+    ``log((r + 1/2) / (r - 1/2))``, about ``1 / r``: that of a log-uniform number between.
 
     Source: Krichene and Rendle, On Sampled Metrics for Item Recommendation, KDD 2020, on corrected
     metrics (bias-variance trade-off).
