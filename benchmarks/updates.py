@@ -21,7 +21,7 @@ from peers import (
     torchmetrics_sessions,
 )
 from timing import Run, repeat
-from workloads import NINE, OF_SESSIONS, RANKS, nine_metrics, scores, session_metrics
+from workloads import NINE, OF_PAIRS, OF_SESSIONS, RANKS, nine_metrics, scores, session_metrics
 
 import recmetrics_jax as rm
 
@@ -191,7 +191,7 @@ CASES = [
     ),
     Case(
         "update",
-        f"{len(OF_SESSIONS)} metrics of sessions at {len(RANKS)} k",
+        f"{len(OF_SESSIONS) + len(OF_PAIRS)} metrics of sessions at {len(RANKS)} k",
         f"{alone.EXAMPLES:,} examples in {alone.EXAMPLES // alone.SESSION:,} sessions",
         None,
         timed(of_sessions),

@@ -29,6 +29,11 @@ OF_SESSIONS: dict[str, Callable[..., rm.Metric]] = {
     "average_precision": rm.average_precision,
 }
 """Factories of metrics of sessions that take a k."""
+OF_PAIRS: dict[str, Callable[..., rm.Metric]] = {
+    "session_auc": rm.session_auc,
+    "pairwise_auc": rm.pairwise_auc,
+}
+"""Factories of metrics of the pairs of sessions."""
 RANKS = (1, 10, 100)
 """The k of those."""
 
@@ -51,7 +56,8 @@ def nine_metrics(n_tasks: int = 1, window: int | None = WINDOW) -> rm.Metric:
 
 def session_metrics() -> rm.Metric:
     """The collection of the metrics of sessions."""
-    return rm.collection({name: make(k=RANKS) for name, make in OF_SESSIONS.items()})
+    at_k = {name: make(k=RANKS) for name, make in OF_SESSIONS.items()}
+    return rm.collection({**at_k, **{name: make() for name, make in OF_PAIRS.items()}})
 
 
 def scores(*shape: int, positive: float = 0.3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
