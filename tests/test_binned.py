@@ -89,13 +89,13 @@ def test_keys_are_in_the_order_of_scores_of_any_scale():
         assert steps[0] > 0  # 0 has a key of its own.
     positive, negative = (keys_of(s * x[1:], np).astype(np.int64) for s in (1, -1))
     assert (positive + negative == 2 * MIDDLE - 1).all()
-    assert keys_of(np.float32([-0.0, 0.0]), np).tolist() == [MIDDLE, MIDDLE]
+    assert keys_of(np.array([-0.0, 0.0], np.float32), np).tolist() == [MIDDLE, MIDDLE]
 
 
 def test_bins_near_1_are_those_near_0():
     """p and 1 - p, where both are float32, lie as far from that of 1/2."""
     p = np.arange(1, 1 << 23, 101).astype(np.float32) / 2**24
-    (half,) = keys_of(np.float32([0.5]), np).astype(np.int64)
+    (half,) = keys_of(np.array([0.5], np.float32), np).astype(np.int64)
     below, above = (keys_of(x, np).astype(np.int64) - half for x in (p, 1 - p))
     assert (below == -above).all()
 
@@ -138,7 +138,7 @@ def test_a_bin_says_which_scores_it_holds(bins):
     np.testing.assert_array_equal(has_one[some], edges[:, 0] == edges[:, 1])
     inside, outside = (
         np.asarray(bins.places(jnp.asarray(x)))
-        for x in (edges, np.nextafter(edges, np.float32([-np.inf, np.inf])))
+        for x in (edges, np.nextafter(edges, np.array([-np.inf, np.inf], np.float32)))
     )
     assert (inside == some[:, None]).all()
     assert ((outside != some[:, None]) | np.isinf(edges)).all()
@@ -431,7 +431,7 @@ def test_ranges_cut_the_bins_that_they_touch():
     assert both.cut == ((first, first, 64), (last, last, 128))
     everything = bins_of_ranges(65_536, ((-math.inf, math.inf, 4),))
     assert 3.98 < everything.size / 65_536 < 4
-    some = ((np.float32(0.5), np.int64(1), np.int32(2)),)
+    some: Any = ((np.float32(0.5), np.int64(1), np.int32(2)),)
     assert rm.binned_auc(refine=some) == rm.binned_auc(refine=((0.5, 1.0, 2),))
     assert repr(rm.binned_auc(refine=some)) == "binned_auc(refine=((0.5, 1, 2),))"
 

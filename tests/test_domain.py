@@ -168,12 +168,12 @@ BINARY_FACTORIES = {
 def test_a_threshold_makes_classes_of_any_labels():
     rng = np.random.default_rng(0)
     p, stars, w = rng.random(60), rng.integers(-2, 6, 60), rng.integers(0, 4, 60)
-    keys = dict.fromkeys(("grouping_keys", "session_id"), np.arange(60) % 5)
+    groups = np.arange(60) % 5
 
     def values(labels, **options):
         metrics = {name: make(**options) for name, make in BINARY_FACTORIES.items()}
         metric = rm.collection(metrics)
-        batch = rm.make_batch(p, labels, w, keys=keys)
+        batch = rm.make_batch(p, labels, w, keys={"grouping_keys": groups, "session_id": groups})
         return metric.compute(metric.update(metric.init(), batch))
 
     expected = values(stars >= 3)

@@ -175,7 +175,7 @@ def test_ranks_are_those_of_scikit_learn():
     batch = batch_of(p.ravel(), y.ravel(), None, np.repeat(np.arange(6), 15))
     value = values_of(rm.average_precision(), [batch])["average_precision"]
     by_list = [sklearn.average_precision_score(*of_list) for of_list in zip(y, p, strict=True)]
-    np.testing.assert_allclose(value, [np.mean(by_list)], rtol=1e-6)
+    np.testing.assert_allclose(value, np.mean(by_list, keepdims=True), rtol=1e-6)
     np.testing.assert_allclose(
         value, [sklearn.label_ranking_average_precision_score(y, p)], rtol=1e-6
     )

@@ -133,7 +133,7 @@ def test_metrics_of_sessions_are_those_of_the_lists(k):
             if key.endswith(f"_at_{k}") and key.startswith(f"{name}/")
         )
         np.testing.assert_allclose(
-            value, [np.mean([row[name] for row in expected])], rtol=1e-6, err_msg=name
+            value, np.mean([row[name] for row in expected], keepdims=True), rtol=1e-6, err_msg=name
         )
 
 

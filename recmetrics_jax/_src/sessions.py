@@ -21,13 +21,9 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from recmetrics_jax._src import segments
-from recmetrics_jax._src.words import float32_of, words_of
-
-ABSENT = np.uint32(0xFFFFFFFF)
-"""A word that no score has; rows that have it come after -inf, as one run."""
+from recmetrics_jax._src.words import float32_of, words_or_absent
 
 
 class Sessions(NamedTuple):
@@ -101,7 +97,7 @@ def sessions(
     if is_present is None:
         is_present = jnp.ones_like(scores, bool)
     chex.assert_equal_shape([scores, is_present, *groups])
-    words = _falling_words(scores, is_present)
+    words = words_or_absent(-scores, is_present)
     order = segments.argsort(*groups, *words)
     is_present, *keys = (segments.take(x, order) for x in (is_present, *groups))
     is_first = segments.is_first(*keys) if groups else segments.is_first(jnp.zeros_like(order))
@@ -135,11 +131,6 @@ def _bounds(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
     return segments.take(starts, numbers), segments.take(ends, numbers)
 
 
-def _falling_words(x: jax.Array, is_present: jax.Array) -> list[jax.Array]:
-    """Words to sort by, the largest ``x`` first and absent rows last."""
-    return [jnp.where(is_present, word, ABSENT) for word in words_of(-x)]
-
-
 def ideal_order(x: jax.Array, by_session: Sessions) -> jax.Array:
     """Each session with ``x`` in falling order, where there were its rows that are present.
 
@@ -155,7 +146,7 @@ def ideal_order(x: jax.Array, by_session: Sessions) -> jax.Array:
     >>> ideal_order(jnp.array([1.0, 3.0, 2.0]), rows).tolist()
     [3.0, 1.0, 2.0]
     """
-    words = _falling_words(x, by_session.is_present)
+    words = words_or_absent(-x, by_session.is_present)
     if x.dtype != jnp.float32:
         return segments.take(x, segments.argsort(by_session.start, *words))
     with jax.enable_x64(True):
