@@ -65,7 +65,7 @@ def state_of(metric, p, y, w=None, parts=4):
 
 def values_of(metric, state, scope="lifetime"):
     """By name, the values of the only task."""
-    values = metric.compute(state)
+    values: Any = metric.compute(state)
     return {k.removeprefix(f"{scope}_"): float(x[0]) for k, x in values.items() if scope in k}
 
 

@@ -173,7 +173,7 @@ class Bins(NamedTuple):
         return _scores_in(self)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=2)
 def _scores_in(bins: Bins) -> np.ndarray:
     first = bins.first_keys()
     last = np.append(first[1:], 1 << KEY_BITS) - 1

@@ -137,15 +137,17 @@ def binned_auc(
 
     ``auc = sum over bins of FP (TP above + TP / 2) / (positives * negatives)``: as
     `recmetrics_jax.auc`, but scores in one bin count as tied. ``lower`` and ``upper`` say what that
-    may hide: ``TP / 2`` is 0, or TP, in bins that hold different scores, as if pairs in them were
-    all wrong, or all right. The exact AUC is between them, whatever the scores are. A score of -inf
-    is the lowest. Out of the domain, so NaN: a label outside of [0, 1], and a weight below 0.
+    may hide: ``TP / 2`` is 0, or TP, in bins that can hold different scores, as if pairs in them
+    were all wrong, or all right. The exact AUC of the scores, as float32, is between them.
+    A score of -inf is the lowest. Out of the domain, so NaN: a label outside of [0, 1], and a weight
+    below 0.
 
     A bin is what scores share in the upper ``log2(bins)`` bits of a number in their order. With
-    65,536 bins it has 128 bins for each octave, of scores of any scale, logits too: they are
-    at most 2^-7 of themselves wide, and above 1/2 as wide as those of ``1 - p``, so that
-    probabilities are told apart near 1 as they are near 0. Scores of bfloat16 have a bin each, but
-    those closer to 0 than 2^-103; of float32, 0, 1, and those closer to 1 than 2^-16 from below.
+    65,536 bins there are 128 for each octave of scores of any scale, logits too: at most 2^-7 of
+    themselves wide, and above 1/2 as wide as those of ``1 - p``, so that probabilities are told
+    apart near 1 as they are near 0. Scores of bfloat16 have a bin each, but those closer to 0
+    than 2^-103: their AUC is exact, which the bounds do not know. They know it of 0, of 1, and of
+    those closer to 1 than 2^-16 from below, where a bin has one float32.
 
     Where the bounds are too far apart, since scores lie close together, a second pass over the
     same examples tells them apart: ``refine=`` `recmetrics_jax.ranges_to_refine` of the first.
