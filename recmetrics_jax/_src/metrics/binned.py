@@ -138,9 +138,9 @@ def binned_auc(
     ``auc = sum over bins of FP (TP above + TP / 2) / (positives * negatives)``: as
     `recmetrics_jax.auc`, but scores in one bin count as tied. ``lower`` and ``upper`` say what that
     may hide: ``TP / 2`` is 0, or TP, in bins that can hold different scores, as if pairs in them
-    were all wrong, or all right. The exact AUC of the scores, as float32, is between them.
-    A score of -inf is the lowest. Out of the domain, so NaN: a label outside of [0, 1], and a weight
-    below 0.
+    were all wrong, or all right. The exact AUC of the scores, as float32, is between them. A score
+    of -inf is the lowest. Out of the domain, so NaN: a label outside of [0, 1], and a weight below
+    0.
 
     A bin is what scores share in the upper ``log2(bins)`` bits of a number in their order. With
     65,536 bins there are 128 for each octave of scores of any scale, logits too: at most 2^-7 of
