@@ -323,6 +323,8 @@ CASES = [
     ),
 ]
 COUNTS = ("examples", "nonfinite_examples", "out_of_domain_examples")
+OF_SESSIONS_ALIKE = ("ndcg", "precision_at", "hit_rate", "mrr", "average_precision")
+OF_SESSIONS_ALIKE += ("pooled_recall_at", "xauc")
 NAMES = [case.name for case in CASES]
 BY_NAME = dict(zip(NAMES, CASES, strict=True))
 SUM_CASES = [case for case in CASES if case.is_sum]
@@ -332,11 +334,18 @@ WEIGHTED = SUMS.without(*[case.name for case in SUMS.members if case.by_rows])
 CLASSES = group("classes", [case for case in CASES if case.n_classes and not case.draw])
 CATALOGUE = group("catalogue", [case for case in CASES if case.draw])
 # Metrics of the order of predictions, with ties, and the one that only keeps examples.
-ORDER = group("order", [case for case in CASES if case.has_ties or not case.is_sum])
+# Those that are one program with another of them, but for a formula, are a group of their own,
+# which is tested for its values, its domains and the laws of sums.
+ALIKE = group("alike", [BY_NAME[name] for name in OF_SESSIONS_ALIKE])
+ORDER = group(
+    "order",
+    [case for case in CASES if (case.has_ties or not case.is_sum) and case not in ALIKE.members],
+)
 HISTOGRAMS = group("histograms", [c for c in ORDER.members if c.is_sum and not c.share])
 SUMS_OF_ORDER = group("sums of order", [c for c in ORDER.members if c.is_sum])
 GROUPED = [SUMS, CLASSES, ORDER, CATALOGUE]
-"""All cases, in as few collections as there are kinds of examples."""
+ALL = [*GROUPED, ALIKE]
+"""All cases but those alike, in as few collections as there are kinds of examples."""
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CLASSES, COUNTS, ORDER, SUMS, arrays, batch_of, group, metric_of
+from cases import ALIKE, ALL, CLASSES, COUNTS, ORDER, SUMS, arrays, batch_of, metric_of
 from cases import keys_of as keys_of_case
 
 import recmetrics_jax as rm
@@ -17,7 +17,7 @@ PROBABILITIES = {"predictions_below_0", "predictions_above_1"}
 
 OF_SESSIONS = ("recall_at", "precision_at", "hit_rate", "mrr", "average_precision")
 OF_PAIRS = ("xauc", "grouped_xauc", "grouped_rauc", "pairwise_auc")
-OF_SESSIONS += ("pooled_recall_at", "recall_at_of_window")
+OF_SESSIONS += ("session_auc", "pooled_recall_at", "recall_at_of_window")
 
 # What the formula of each case excludes.
 EXCLUDES = {
@@ -47,8 +47,6 @@ EXCLUDES = {
     **{name: set() for name in COUNTS},
 }
 
-ORDERED = group("order", [case for case in ORDER.members if case.name in EXCLUDES])
-
 # What to write where, for each cause.
 OUTSIDE = {
     "predictions_below_0": (0, -0.25),
@@ -68,7 +66,7 @@ def with_one(case, where, value, *, seed=1):
 
 
 @pytest.mark.parametrize("cause", OUTSIDE)
-@pytest.mark.parametrize("case", [SUMS, ORDERED], ids=str)
+@pytest.mark.parametrize("case", [SUMS, ORDER, ALIKE], ids=str)
 def test_what_a_formula_excludes_makes_its_task_nan(case, cause):
     metric = metric_of(case, window=150)
     given = with_one(case, *OUTSIDE[cause])
@@ -212,9 +210,9 @@ def test_each_logit_has_the_cross_entropy_of_its_probability():
 
 def test_other_metrics_see_the_probabilities_of_logits():
     rng = np.random.default_rng(0)
-    z, labels, keys = rng.normal(size=(2, 48)), rng.random((2, 48)) < 0.5, keys_of_case(ORDERED, 48)
+    z, labels, keys = rng.normal(size=(2, 48)), rng.random((2, 48)) < 0.5, keys_of_case(ORDER, 48)
     probabilities = jax.nn.sigmoid(jnp.asarray(z, jnp.float32))
-    for case in (SUMS.without("ne", "unweighted_ne"), ORDERED):
+    for case in (SUMS.without("ne", "unweighted_ne"), ORDER):
         metric = metric_of(case)
         states = [
             metric.update(metric.init(), rm.make_batch(p, labels, keys=keys, logits=is_logit))
@@ -252,7 +250,7 @@ def test_logits_are_padded_windowed_and_left_out_like_predictions():
 
 
 LOWEST = np.finfo(np.float32).min
-BY_ORDER = [ORDERED, CLASSES]
+BY_ORDER = [ORDER, ALIKE, CLASSES]
 
 
 @pytest.mark.parametrize("case", BY_ORDER, ids=str)
@@ -318,3 +316,8 @@ def test_terms_and_sample_metrics_of_users_say_what_they_exclude():
     assert all(np.isnan(value) for value in values.values())
     with pytest.raises(ValueError, match=r"excludes: expected names of .*, got 'labels'"):
         rm.Term(predictions_of, excludes=("labels",))
+
+
+def test_every_case_says_what_it_excludes():
+    names = {member.name for case in ALL for member in case.members if member.n_classes is None}
+    assert names == set(EXCLUDES)

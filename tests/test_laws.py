@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BY_NAME, GROUPED, ORDER, SUMS, WEIGHTED, batches, metric_of
+from cases import ALIKE, BY_NAME, GROUPED, ORDER, SUMS, WEIGHTED, batches, metric_of
 
 import recmetrics_jax as rm
 
@@ -14,13 +14,14 @@ WINDOW = 150
 CTR = BY_NAME["ctr"]
 
 
+OF_SUMS = ("unit", "associativity", "homomorphism", "split", "permutation", "padding", "weights")
 OF_PACKAGES = ("transformations", "devices", "stability", "donation")
 
 
 def _cases_of_laws():
-    for case in [*GROUPED, CTR]:
-        for law in rm.testing.LAWS:
-            is_heavy = case is ORDER and law not in OF_PACKAGES
+    for case in [*GROUPED, CTR, ALIKE]:
+        for law in OF_SUMS if case is ALIKE else rm.testing.LAWS:
+            is_heavy = case in (ORDER, ALIKE) and law not in OF_PACKAGES
             marks = [pytest.mark.once] if is_heavy else []
             yield pytest.param(case, law, id=f"{case}-{law}", marks=marks)
 

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from cases import CLASSES, GROUPED, SUMS, arrays, batch_of, metric_of
+from cases import CATALOGUE, CLASSES, ORDER, SUMS, arrays, batch_of, metric_of
 
 pytestmark = pytest.mark.numerics
 
@@ -46,7 +46,9 @@ def of_first_task(case, stream, tasks):
 
 
 @pytest.mark.parametrize(
-    ("case", "examples"), [(SUMS, 100), *((case, 6000) for case in GROUPED)], ids=str
+    ("case", "examples"),
+    [(SUMS, 100), *((case, 6000) for case in (SUMS, CLASSES)), (ORDER, 2100), (CATALOGUE, 2100)],
+    ids=str,
 )
 def test_a_task_is_the_same_whatever_the_others_hold_and_alone(case, examples):
     stream, others = streams(case, examples)

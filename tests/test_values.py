@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import (
+    ALL,
     BY_NAME,
     CASES,
     COUNTS,
@@ -49,7 +50,7 @@ def check(case, stream):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("case", GROUPED, ids=str)
+@pytest.mark.parametrize("case", ALL, ids=str)
 def test_random_stream(case, seed):
     rng = np.random.default_rng(seed)
     check(case, [arrays(rng, case, 2, EXAMPLES) for _ in range(5)])
@@ -193,7 +194,7 @@ def test_multiclass_recall_does_not_depend_on_the_order_of_tied_classes():
         np.testing.assert_allclose(value, [[1 / 3, 2 / 3, 1]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("case", GROUPED, ids=str)
+@pytest.mark.parametrize("case", ALL, ids=str)
 def test_undefined_values_are_what_the_user_asks_for(case):
     asked = case.without(*COUNTS, "sample_metric")
     metric = asked.make(n_tasks=2, window=10, undefined=0.5)
