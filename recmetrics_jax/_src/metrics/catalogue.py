@@ -209,8 +209,9 @@ def rank_metrics(
     order models the other way round. ``sampled`` corrects for it: values are then estimates of
     those of the full catalogue. The less is sampled, the more they vary, and the more rests on the
     distribution of ranks that they assume (that trained models give, ``1 / r``): of a ``k`` far
-    below ``n_items / n_sampled``, samples tell little. Better rank in the full catalogue. There is
-    no estimate of the median. The sampled items must be drawn uniformly.
+    below ``n_items / n_sampled``, samples tell little, and an estimate may be below 0. Better rank
+    in the full catalogue. There is no estimate of the median. The sampled items must be drawn
+    uniformly.
 
     Source: Voorhees, The TREC-8 Question Answering Track Report, 1999 (MRR); Järvelin and
     Kekäläinen, Cumulated Gain-Based Evaluation of IR Techniques, ACM Transactions on Information
