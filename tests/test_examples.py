@@ -1,5 +1,6 @@
 """The examples run as a user runs them, and give what they promise."""
 
+import itertools
 import os
 import pathlib
 import re
@@ -167,6 +168,112 @@ def test_movielens_reference_averages_users_with_both_classes(load):
     assert values["grouped_auc_groups"].tolist() == [1]
     assert values["grouped_auc_undefined_groups"].tolist() == [2]
     np.testing.assert_allclose(values["ndcg_at_1"], [2 / 3])  # 1, 0 without a positive, 1
+
+
+def test_retrieval_prints_a_page_that_agrees_with_numpy(tmp_path):
+    for package in ("optax", "rich"):
+        pytest.importorskip(package)
+    folder = write(tmp_path, ratings(users=150))
+    # 150 users in batches of 64: the last is padded.
+    result = run("retrieval.py", "--data", folder, "--epochs=3", "--batch-size=64", "--sampled=20")
+    assert result.returncode == 0, result.stderr
+    assert "newest 5 of 150 users to test, 3 batches of 64" in result.stdout
+    names = [f"{name}_at_{k}" for name in ("hit_rate", "ndcg", "mrr") for k in (1, 10, 100)]
+    lists = ("recall", "precision", "hit_rate", "mrr", "average_precision", "ndcg")
+    names += [f"{name}_at_{k}" for name in lists for k in (1, 5, 10)]
+    names += ["mrr", "mean_rank", "median_rank", "not_found", "users", "undefined_users"]
+    names += ["coverage", "gini", "entropy", "average_popularity", "tail_share", "unknown_items"]
+    names += ["of 20 sampled", "corrected"]
+    found = set()
+    for row in result.stdout.splitlines():
+        label, *numbers = (cell.strip() for cell in row.strip("│ ").split("│"))
+        if label in names:
+            found.add(label)
+            values, of_numpy = (np.array(numbers[i::2], float) for i in (0, 1))
+            assert len(values) == 2
+            np.testing.assert_allclose(values, of_numpy, rtol=1e-6, atol=2e-6)
+    assert found == set(names)
+    difference = re.search(r"largest relative difference to float64 NumPy: (\S+)", result.stdout)
+    assert difference is not None
+    assert float(difference.group(1)) <= 1e-6
+
+
+@pytest.mark.parametrize("sampled", [0, 200])
+def test_retrieval_says_how_many_items_there_are_to_sample(tmp_path, sampled):
+    for package in ("optax", "rich"):
+        pytest.importorskip(package)
+    folder = write(tmp_path, ratings())
+    result = run("retrieval.py", "--data", folder, f"--sampled={sampled}")
+    assert result.returncode == 1
+    assert f"error: --sampled: expected 1 to 199 items, got {sampled}" in result.stderr
+
+
+def test_retrieval_holds_out_the_newest_of_each_user(load):
+    data, movielens = load("retrieval_data"), load("movielens_data")
+    rows = [(user, item, 3 + item % 3) for item in range(9) for user in (0, 1) if user or item > 3]
+    rows.append((1, 0, 5))  # Once more: the newest counts.
+    users, items, stars = np.array(rows, np.int32).T
+    newest = data.without_repeats(movielens.Ratings(users, items, stars))
+    training, asked = data.split(newest, 7, seed=0)
+    assert list(zip(training.users, training.items, strict=True)) == [(1, x) for x in (1, 2, 3, 4)]
+    assert asked.targets.tolist() == [8, 0]
+    assert [data.items_of(row) for row in asked.recent] == [{4, 5, 6, 7}, {5, 6, 7, 8}]
+    assert [data.items_of(row) for row in asked.seen] == [set(), {1, 2, 3, 4}]
+    assert [data.items_of(row) for row in asked.liked] == [{4, 5, 7, 8}, {5, 7, 8, 0}]
+    # Drawn without replacement, and without the target, from all: what was rated is left blank.
+    assert data.items_of(asked.sampled[0]) <= {0, 1, 2, 3}
+    assert data.items_of(asked.sampled[1]) == set()
+
+
+def test_retrieval_reference_agrees_with_scikit_learn(load):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    reference = load("retrieval_reference")
+    rng = np.random.default_rng(0)
+    for count in (3, 12, 40):
+        scores, y = rng.random(count), rng.permutation(np.arange(count) % 3 == 0)
+        items, wanted = reference.in_order(scores, set()), set(np.flatnonzero(y).tolist())
+        of_all = reference.values_at(count, items, wanted)
+        of_five = reference.values_at(5, items, wanted)
+        np.testing.assert_allclose(
+            [of_all["average_precision"], of_five["ndcg"], of_all["recall"]],
+            [sklearn.average_precision_score(y, scores), sklearn.ndcg_score([y], [scores], k=5), 1],
+            rtol=1e-12,
+        )
+
+
+def test_retrieval_reference_counts_ties_in_all_orders(load):
+    reference = load("retrieval_reference")
+    scores, target = np.array([0.5, 0.9, 0.5, 0.5, 0.9, 0.1]), 2
+    place = reference.place_of(scores, target, {4, 2})
+    assert place == (1, 2)
+    ranks = []
+    for order in itertools.permutations([0, 1, 2, 3, 5]):
+        falling = [scores[item] for item in order]
+        if falling == sorted(falling, reverse=True):
+            ranks.append(order.index(target) + 1)
+    values = reference.rank_values([place], [3])
+    assert values["mean_rank"] == np.mean(ranks) == 3
+    assert values["median_rank"] == np.median(ranks)
+    assert values["hit_rate_at_3"] == pytest.approx(np.mean(np.array(ranks) <= 3), rel=1e-12)
+    assert values["mrr"] == pytest.approx(np.mean(1 / np.array(ranks)), rel=1e-12)
+
+
+def test_retrieval_reference_corrects_nothing_where_all_items_are_sampled(load):
+    reference = load("retrieval_reference")
+    places = [reference.Place(above, 0) for above in (0, 2, 2, 7, 30)]
+    values = reference.rank_values(places, [1, 5])
+    corrected = reference.corrected_values(places, [1, 5], 30, 31)
+    for name, value in corrected.items():
+        assert value == pytest.approx(values[name], rel=1e-9), name
+
+
+def test_a_value_that_only_one_side_has_is_a_difference(load):
+    largest_difference = load("movielens_reference").largest_difference
+    nan, one = np.array([np.nan]), np.array([1.0])
+    assert largest_difference(nan, nan) == 0
+    assert np.isnan(largest_difference(nan, one))
+    assert np.isnan(largest_difference(one, nan))
+    assert largest_difference(one, 2 * one) == 0.5
 
 
 def test_custom_metric_prints_its_values_and_keeps_the_laws():
