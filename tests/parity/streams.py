@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 import recmetrics_jax as rm
+from recmetrics_jax._src.metrics import classification, multiclass
 
 N_CLASSES = 5
 
@@ -112,6 +113,18 @@ class Case:
         return {"threshold": threshold} if self.with_threshold else {}
 
 
+def accuracy(*, threshold=0.5, **options):
+    """Accuracy as the adapter has it, where a soft label is never matched."""
+    terms = classification.accuracy_terms(threshold, by_equality=True)
+    return rm.sum_metric(terms, classification.accuracy_values, **options)
+
+
+def multiclass_recall(**options):
+    """Multiclass recall as the adapter has it, where a label that is no class is never hit."""
+    terms = multiclass.multiclass_recall_terms(N_CLASSES, of_more=True)
+    return rm.sum_metric(terms, multiclass.multiclass_recall_values, **options)
+
+
 BINARY = (clicks, soft_labels)
 
 CASES = [
@@ -128,13 +141,13 @@ CASES = [
     Case("ctr", rm.ctr, probabilities, BINARY),
     Case("mse", rm.mse, reals, (real_labels, clicks)),
     Case("mae", rm.mae, reals, (real_labels, clicks)),
-    Case("accuracy", rm.accuracy, probabilities, BINARY, with_threshold=True),
+    Case("accuracy", accuracy, probabilities, BINARY, with_threshold=True),
     Case("precision", rm.precision, probabilities, BINARY, with_threshold=True),
     Case("recall", rm.recall, probabilities, BINARY, with_threshold=True),
     Case("weighted_avg", rm.weighted_avg, reals, (clicks,), undefined=np.nan),
     Case(
         "multiclass_recall",
-        functools.partial(rm.multiclass_recall, N_CLASSES),
+        multiclass_recall,
         scores,
         (classes,),
         undefined=np.nan,

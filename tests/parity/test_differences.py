@@ -94,7 +94,8 @@ UNDEFINED = [
         NAN,
     ),
     Difference("calibration_without_positives", "calibration", one_batch([0.3], [0.0]), 0.0, NAN),
-    Difference("calibration_of_a_negative", "calibration", one_batch([0.5], [-1.0]), 0.0, -0.5),
+    Difference("calibration_of_a_negative", "calibration", one_batch([0.5], [-1.0]), 0.0, NAN),
+    Difference("accuracy_of_a_soft_label", "accuracy", one_batch([0.9], [0.25]), 0.0, 0.25),
     Difference("precision_of_no_predictions", "precision", one_batch([0.3], [1.0]), 0.0, NAN),
     Difference("recall_of_no_positives", "recall", one_batch([0.3], [0.0]), 0.0, NAN),
 ]
