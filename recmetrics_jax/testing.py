@@ -64,7 +64,7 @@ def check_laws(
     >>> rng = np.random.default_rng(0)
     >>> def batch():
     ...     return rm.make_batch(rng.random(32), rng.integers(0, 2, 32), rng.random(32))
-    >>> rm.testing.check_laws(rm.ne(window=64), [batch() for _ in range(3)])
+    >>> rm.testing.check_laws(rm.ctr(), [batch() for _ in range(3)])
     """
     if len(batches) < 3:
         raise ValueError(f"batches: expected at least 3, got {len(batches)}")

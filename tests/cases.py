@@ -15,6 +15,7 @@ import oracles
 import oracles_catalogue as catalogue
 import oracles_order as order
 import oracles_sessions as sessions
+import pytest
 
 import recmetrics_jax as rm
 
@@ -323,8 +324,15 @@ CASES = [
     ),
 ]
 COUNTS = ("examples", "nonfinite_examples", "out_of_domain_examples")
-OF_SESSIONS_ALIKE = ("ndcg", "precision_at", "hit_rate", "mrr", "average_precision")
-OF_SESSIONS_ALIKE += ("pooled_recall_at", "xauc")
+OF_ONE_PROGRAM = ("ndcg", "precision_at", "hit_rate", "mrr", "average_precision")
+OF_ONE_PROGRAM += (
+    "pooled_recall_at",
+    "xauc",
+    "auc",
+    "grouped_auprc",
+    "binned_auprc",
+    "session_auc",
+)
 NAMES = [case.name for case in CASES]
 BY_NAME = dict(zip(NAMES, CASES, strict=True))
 SUM_CASES = [case for case in CASES if case.is_sum]
@@ -336,7 +344,7 @@ CATALOGUE = group("catalogue", [case for case in CASES if case.draw])
 # Metrics of the order of predictions, with ties, and the one that only keeps examples.
 # Those that are one program with another of them, but for a formula, are a group of their own,
 # which is tested for its values, its domains and the laws of sums.
-ALIKE = group("alike", [BY_NAME[name] for name in OF_SESSIONS_ALIKE])
+ALIKE = group("alike", [BY_NAME[name] for name in OF_ONE_PROGRAM])
 ORDER = group(
     "order",
     [case for case in CASES if (case.has_ties or not case.is_sum) and case not in ALIKE.members],
@@ -346,6 +354,11 @@ SUMS_OF_ORDER = group("sums of order", [c for c in ORDER.members if c.is_sum])
 GROUPED = [SUMS, CLASSES, ORDER, CATALOGUE]
 ALL = [*GROUPED, ALIKE]
 """All cases but those alike, in as few collections as there are kinds of examples."""
+
+
+def heavy_where(cases, *heavy):
+    """Cases as parameters of a test, of which some are heavy."""
+    return [pytest.param(case, marks=pytest.mark.heavy if case in heavy else ()) for case in cases]
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 import recmetrics_jax as rm
 
-pytestmark = pytest.mark.numerics
+pytestmark = pytest.mark.once
 
 EXACT: Any = {"auc": (rm.auc, oracles.auc), "auprc": (rm.auprc, oracles.auprc)}
 
@@ -87,6 +87,7 @@ def test_label_threshold_cuts_labels():
 OPTIONS = list(itertools.product(("equal", "impressions", "weight"), (None, 0.5, 0)))
 
 
+@pytest.mark.heavy
 def test_groups_are_averaged_as_asked():
     rng = np.random.default_rng(2)
     p, y, w = np.round(rng.random(120), 1), rng.random(120) < 0.2, rng.integers(0, 4, 120) / 2

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BY_NAME, batches, nine
+from cases import BY_NAME, batches, heavy_where, nine
 
 import recmetrics_jax as rm
 
@@ -54,7 +54,9 @@ def sizes(function, argument):
     return sum(counts), max(loops)
 
 
-@pytest.mark.parametrize("chain", [updates, merges, all_merges], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "chain", heavy_where([updates, merges, all_merges], all_merges), ids=lambda f: f.__name__
+)
 def test_a_chain_in_one_program_compiles_in_linear_time(chain):
     """As in gradient accumulation, or a fold of states.
 

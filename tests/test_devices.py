@@ -147,6 +147,7 @@ def test_route_gives_what_one_device_gives(case, route):
     check_route(case, route)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("route", [sharded_jit, explicit_jit], ids=lambda route: route.__name__)
 def test_sharded_examples_are_one_batch(route):
     """For metrics of the examples themselves, or of their pairs and sessions in a batch."""

@@ -208,6 +208,7 @@ def test_each_logit_has_the_cross_entropy_of_its_probability():
         np.testing.assert_allclose(values["lifetime_logloss"], exact, rtol=1e-6)
 
 
+@pytest.mark.heavy
 def test_other_metrics_see_the_probabilities_of_logits():
     rng = np.random.default_rng(0)
     z, labels, keys = rng.normal(size=(2, 48)), rng.random((2, 48)) < 0.5, keys_of_case(ORDER, 48)
@@ -236,6 +237,7 @@ def test_an_infinite_logit_is_a_probability_of_zero_or_bad():
     assert batch.predictions[0, 0] == 0
 
 
+@pytest.mark.heavy
 def test_logits_are_padded_windowed_and_left_out_like_predictions():
     rng = np.random.default_rng(0)
     z, labels = rng.normal(size=40), rng.random(40) < 0.5

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BY_NAME, CASES, CATALOGUE, GROUPED, SUMS, batches, keys_of, metric_of
+from cases import BY_NAME, CASES, CATALOGUE, GROUPED, SUMS, batches, heavy_where, keys_of, metric_of
 from jax import export
 
 import recmetrics_jax as rm
@@ -52,7 +52,7 @@ def padded(batch):
     )
 
 
-@pytest.mark.parametrize("case", OF_ANY_NUMBER, ids=str)
+@pytest.mark.parametrize("case", heavy_where(OF_ANY_NUMBER, *OF_ANY_NUMBER[1:]), ids=str)
 def test_update_merge_and_compute_of_any_number_of_examples(case):
     metric = metric_of(case, window=100)
     state = metric.init()

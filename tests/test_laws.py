@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ALIKE, BY_NAME, GROUPED, ORDER, SUMS, WEIGHTED, batches, metric_of
+from cases import ALIKE, BY_NAME, GROUPED, ORDER, SUMS, WEIGHTED, batches, heavy_where, metric_of
 
 import recmetrics_jax as rm
 
@@ -21,8 +21,11 @@ OF_PACKAGES = ("transformations", "devices", "stability", "donation")
 def _cases_of_laws():
     for case in [*GROUPED, CTR, ALIKE]:
         for law in OF_SUMS if case is ALIKE else rm.testing.LAWS:
-            is_heavy = case in (ORDER, ALIKE) and law not in OF_PACKAGES
-            marks = [pytest.mark.once] if is_heavy else []
+            marks = []
+            if case is ALIKE or (case is ORDER and law == "transformations"):
+                marks = [pytest.mark.heavy]
+            elif case is ORDER and law not in OF_PACKAGES:
+                marks = [pytest.mark.once]
             yield pytest.param(case, law, id=f"{case}-{law}", marks=marks)
 
 
@@ -32,6 +35,7 @@ def test_metric_keeps_law(case, law):
     rm.testing.LAWS[law](metric_of(of_law, window=WINDOW), batches(case), 1e-6)
 
 
+@pytest.mark.heavy
 @pytest.mark.once
 def test_collection_of_several_windows_keeps_the_laws():
     parts = {"long": WINDOW, "short": 100, "none": None}
@@ -40,7 +44,7 @@ def test_collection_of_several_windows_keeps_the_laws():
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("case", GROUPED, ids=str)
+@pytest.mark.parametrize("case", heavy_where(GROUPED, ORDER), ids=str)
 def test_tasks_at_once_are_metrics_of_one_task(case):
     together = batches(case)
     metric, single = metric_of(case, window=WINDOW), metric_of(case, 1, window=WINDOW)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, GROUPED, batches, metric_of, nine
+from cases import CASES, GROUPED, ORDER, batches, heavy_where, metric_of, nine
 
 import recmetrics_jax as rm
 from recmetrics_jax._src.identity import Formula, Interned, typed
@@ -259,7 +259,7 @@ def all_merged(states):
     return jax.jit(jax.vmap(lambda state: rm.all_merge(state, "d"), axis_name="d"))(states)
 
 
-@pytest.mark.parametrize("case", GROUPED, ids=str)
+@pytest.mark.parametrize("case", heavy_where(GROUPED, ORDER), ids=str)
 def test_a_description_is_what_running_gives(case):
     metric = metric_of(case, window=100)
     state = metric.update(metric.init(), batches(case, count=1)[0])

@@ -211,6 +211,7 @@ def test_pairs_of_groups_of_all_sizes(lengths, is_product, has_absent):
             assert got == pairs_of(*of_rows, others=of_others)
 
 
+@pytest.mark.heavy
 def test_pairs_of_more_rows_than_16_bits_tell():
     rows = jnp.arange(70_000, dtype=jnp.int32)
     keys = (rows % 3, rows % 2)
@@ -264,6 +265,7 @@ def test_areas_are_nan_where_a_class_is_missing():
 sessions = jax.jit(ops.sessions)
 
 
+@pytest.mark.heavy
 @settings
 @hypothesis.given(columns(LEVELS, FEW, (st.booleans(), bool), LEVELS))
 def test_sessions_are_sorted_with_absent_rows_last(columns):

@@ -36,6 +36,7 @@ def test_buckets_are_the_smallest_times_powers_of_two():
     assert [rm.bucket_size(1 << k) for k in (8, 20)] == [1 << 8, 1 << 20]
 
 
+@pytest.mark.heavy
 def test_padded_batches_give_the_values_of_ragged_ones():
     metric = rm.collection(METRICS)
     ragged = padded = metric.init()

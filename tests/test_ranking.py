@@ -14,7 +14,7 @@ from jax.sharding import AxisType
 import recmetrics_jax as rm
 from recmetrics_jax._src.metrics.reference_ranking import reference_ndcg
 
-pytestmark = pytest.mark.numerics
+pytestmark = pytest.mark.once
 
 RTOL = 1e-6
 
@@ -316,6 +316,7 @@ def arguments(seed=9, tasks=3, **options):
     }
 
 
+@pytest.mark.heavy
 def test_masked_rows_count_nothing_whatever_they_hold():
     full = arguments()
     mask = np.random.default_rng(10).random(41) < 0.6
@@ -391,6 +392,7 @@ def test_options_of_ndcg_under_scan_and_vmap():
             check(value, wanted[key])
 
 
+@pytest.mark.heavy
 def test_x64_has_its_own_precision():
     with jax.enable_x64(True):
         rng = np.random.default_rng(12)

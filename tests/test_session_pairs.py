@@ -13,7 +13,7 @@ import pytest
 
 import recmetrics_jax as rm
 
-pytestmark = pytest.mark.numerics
+pytestmark = pytest.mark.once
 
 TASKS, EXAMPLES, WINDOW = 2, 40, 64
 
@@ -225,6 +225,7 @@ def of_weights(metric, weights, arrays):
     return metric.compute(metric.update(metric.init(), batch_of(p, y, weights, keys)))
 
 
+@pytest.mark.heavy
 def test_whole_weights_are_copies():
     of_copies = {"pair_weights": "copies", "grouped": True, "scope": "batch"}
     made: dict[str, Any] = {

@@ -13,7 +13,7 @@ import pytest
 
 import recmetrics_jax as rm
 
-pytestmark = pytest.mark.numerics
+pytestmark = pytest.mark.once
 
 FACTORIES = {
     "ndcg": rm.ndcg,
@@ -127,6 +127,7 @@ def test_sessions_without_a_value_have_that_given_and_digits_are_those_of_float6
         assert (values["ndcg {}/ndcg_undefined_sessions"] > 0).all()
 
 
+@pytest.mark.heavy
 def test_ties_count_by_the_mean_over_all_orders():
     """Lists of up to five rows, a task each."""
     rng = np.random.default_rng(1)

@@ -47,7 +47,11 @@ def of_first_task(case, stream, tasks):
 
 @pytest.mark.parametrize(
     ("case", "examples"),
-    [(SUMS, 100), *((case, 6000) for case in (SUMS, CLASSES)), (ORDER, 2100), (CATALOGUE, 2100)],
+    [
+        (SUMS, 100),
+        *((case, 6000) for case in (SUMS, CLASSES)),
+        *(pytest.param(case, 2100, marks=pytest.mark.heavy) for case in (ORDER, CATALOGUE)),
+    ],
     ids=str,
 )
 def test_a_task_is_the_same_whatever_the_others_hold_and_alone(case, examples):

@@ -277,6 +277,7 @@ def test_x64_is_used_throughout_where_it_is_enabled(case):
             np.testing.assert_allclose(values[name], value, rtol=1e-12, err_msg=name)
 
 
+@pytest.mark.heavy
 def test_collection_gives_what_its_metrics_give():
     """To the bit: the tests of groups of metrics, as collections, rest on this."""
     parts = {

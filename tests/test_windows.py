@@ -7,7 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from cases import CLASSES, COUNTS, SUMS, SUMS_OF_ORDER, arrays, batch_of, expected, metric_of
+from cases import (
+    CLASSES,
+    COUNTS,
+    SUMS,
+    SUMS_OF_ORDER,
+    arrays,
+    batch_of,
+    expected,
+    heavy_where,
+    metric_of,
+)
 
 import recmetrics_jax as rm
 from recmetrics_jax._src.windows import Window
@@ -42,7 +52,7 @@ def of_window(stream, task, window):
     return parts
 
 
-@pytest.mark.parametrize("case", GROUPS_OF_SUMS, ids=str)
+@pytest.mark.parametrize("case", heavy_where(GROUPS_OF_SUMS, SUMS_OF_ORDER), ids=str)
 def test_window_holds_the_newest_updates(case):
     rng = np.random.default_rng(0)
     windows = {f"last {window}": window for window in (1, 40, 333, 5000)}
@@ -283,7 +293,7 @@ def test_a_merged_window_moves_on():
     assert values["auc/window_auc"].tolist() == [0.5]
 
 
-@pytest.mark.parametrize("merged", ["merge", "all_merge"])
+@pytest.mark.parametrize("merged", heavy_where(["merge", "all_merge"], "all_merge"))
 def test_merged_windows_are_exact_whatever_updates_each_state_had(merged):
     """States that began late, tasks that paused or have nothing, rings that turned."""
     tasks, window, size = 48, 60, 10
@@ -323,6 +333,7 @@ def test_merged_windows_are_exact_whatever_updates_each_state_had(merged):
         np.testing.assert_allclose(values["window_weighted_avg"][task], wanted, rtol=1e-6)
 
 
+@pytest.mark.heavy
 def test_slots_that_are_out_of_order_in_two_states_are_put_in_order():
     """Between slots of a merged window may be empty ones, where another has what is older."""
 
