@@ -17,6 +17,7 @@ from recmetrics_jax._src.adopt import Adopted, adopt
 from recmetrics_jax._src.base import Batch
 from recmetrics_jax._src.batch import bucket_size, make_batch, make_padded_batch
 from recmetrics_jax._src.build import collection, sample_metric, sum_metric
+from recmetrics_jax._src.decaying import decayed
 from recmetrics_jax._src.describe import Description, describe, scalars
 from recmetrics_jax._src.keys import Keys, keys_of
 from recmetrics_jax._src.metric import Metric
@@ -30,6 +31,7 @@ from recmetrics_jax._src.metrics.counts import (
     out_of_domain_examples,
 )
 from recmetrics_jax._src.metrics.entropy import ne, unweighted_ne
+from recmetrics_jax._src.metrics.field_calibration import field_calibration_error
 from recmetrics_jax._src.metrics.multiclass import multiclass_recall
 from recmetrics_jax._src.metrics.pairwise import rauc, xauc
 from recmetrics_jax._src.metrics.ranking import ndcg
@@ -42,7 +44,9 @@ from recmetrics_jax._src.metrics.session_pairs import pairwise_auc, session_auc
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.ranked import make_rank_batch, make_topk_batch
 from recmetrics_jax._src.refining import ranges_to_refine
+from recmetrics_jax._src.resampling import bootstrap, compare, stack_models
 from recmetrics_jax._src.sampled import Sampled
+from recmetrics_jax._src.segmenting import Segment, by_segment, segments_of, worst
 from recmetrics_jax._src.terms import Term
 
 if TYPE_CHECKING:
@@ -73,11 +77,21 @@ __all__ = [
     "sample_metric",
     "scalars",
     "sum_metric",
+    # Any metric by segment, with confidence, with decay.
+    "Segment",
+    "bootstrap",
+    "by_segment",
+    "compare",
+    "decayed",
+    "segments_of",
+    "stack_models",
+    "worst",
     # Metrics of sums.
     "accuracy",
     "calibration",
     "ctr",
     "examples",
+    "field_calibration_error",
     "mae",
     "mse",
     "multiclass_recall",

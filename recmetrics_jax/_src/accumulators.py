@@ -38,6 +38,10 @@ class Sum(NamedTuple):
         chex.assert_shape(statistics, self.parts.shape[1:])
         return Sum(numerics.add(self.parts, numerics.split(statistics, self.parts.dtype, 3)))
 
+    def times(self, factors: jax.Array) -> "Sum":
+        """The sums times factors, ``float64[T, K]``; in an x64 scope."""
+        return Sum(numerics.split(self.read() * factors, self.parts.dtype, 3))
+
     def read(self) -> jax.Array:
         """The sums, ``float64[T, K]``; in an x64 scope."""
         return numerics.join(self.parts)

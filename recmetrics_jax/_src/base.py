@@ -21,6 +21,10 @@ def is_known(size: Any) -> bool:
     return isinstance(size, int)
 
 
+_SEGMENT = ""
+"""The name of the key of segments: users' have letters."""
+
+
 class Batch(NamedTuple):
     """Examples of ``T`` tasks, checked and cast; made by `make_batch`.
 
@@ -44,6 +48,16 @@ class Batch(NamedTuple):
     """``float[T, N]``: the logarithms of the odds that the predictions are, if they came so."""
     given: Given = Given()
     """How the arrays were given."""
+
+    @property
+    def segment(self) -> tuple[jax.Array, ...]:
+        """The key of what is apart from each other, if there is such: see `with_segment`."""
+        return self.key(_SEGMENT) if _SEGMENT in self.keys else ()
+
+    def with_segment(self, number: jax.Array) -> "Batch":
+        """The examples, of which those of unlike numbers, ``int32[T, N]``, are apart."""
+        words = jnp.stack([jnp.zeros_like(number), number], axis=-1)
+        return self._replace(keys={**self.keys, _SEGMENT: words})
 
     @property
     def of_values(self) -> "Batch":

@@ -7,12 +7,12 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
 from recmetrics_jax._src.base import Batch
-from recmetrics_jax._src.definitions import Kept, SampleDefinition, SumDefinition
+from recmetrics_jax._src.definitions import Definition, Kept, SampleDefinition, SumDefinition
 from recmetrics_jax._src.domain import checked_causes
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.identity import Formula, check_hashable
@@ -94,7 +94,7 @@ def sum_metric(
         terms=_as_terms(terms),
         window=None if window is None else (whole("window", window, 1), slots),
     )
-    return Engine(Program(whole("n_tasks", n_tasks, 1), (Member("", definition),))).metric
+    return metric_of(definition, n_tasks)
 
 
 @factory
@@ -108,6 +108,8 @@ def sample_metric(
     n_classes: int | None = None,
     excludes: tuple[str, ...] = (),
     by_order: bool = False,
+    resampled_by: Literal["weights"] | None = None,
+    by_segment: Callable[..., Mapping[str, jax.Array]] | None = None,
     undefined: float | Mapping[str, float] = math.nan,
 ) -> Metric:
     """A metric of the newest examples themselves, for what no sum can tell (ranks, quantiles).
@@ -126,6 +128,11 @@ def sample_metric(
         n_classes: ``C`` where the predictions are ``[T, N, C]``.
         excludes: what is out of the domain of the formula, as in `Term`.
         by_order: predictions count by their order alone, as in `Term`.
+        resampled_by: ``"weights"``: a weight of w counts as w copies of its example, so that
+            `recmetrics_jax.bootstrap` may multiply weights; None: it cannot be resampled.
+        by_segment: ``by_segment(batch, segment, count) -> {name: float[T, count]}``: the values of
+            each segment, the numbers of which are ``int32[T, window]``, ``count`` of no segment.
+            None: `recmetrics_jax.by_segment` calls ``values`` for each segment.
         undefined: what values are where they are undefined, as in `sum_metric`.
 
     Returns:
@@ -156,7 +163,18 @@ def sample_metric(
             flag("by_order", by_order),
         ),
         checked_causes("excludes", excludes),
+        resampled_by,
+        None if by_segment is None else _formula(by_segment, "a batch, segments, and their number"),
     )
+    return metric_of(definition, n_tasks)
+
+
+def metric_of(definition: Definition, n_tasks: int) -> Metric:
+    """The metric of a definition.
+
+    Raises:
+        ValueError: if ``n_tasks`` is out of range.
+    """
     return Engine(Program(whole("n_tasks", n_tasks, 1), (Member("", definition),))).metric
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +90,11 @@ class SumDefinition(Definition):
     window: tuple[int, int] | None
     """Examples and slots of the window."""
 
+    @property
+    def scope(self) -> str:
+        """What comes before the names of values that are not of the window."""
+        return "lifetime_"
+
     def make_key(self) -> Hashable:
         """All fields."""
         leaves, structure = jax.tree.flatten(self.terms)
@@ -106,7 +111,7 @@ class SumDefinition(Definition):
 
     def of_terms(self, sums: Mapping[Term, jax.Array]) -> Any:
         """The tree ``terms`` with each term replaced by its sums."""
-        return jax.tree.map(lambda term: sums[term], self.terms)
+        return jax.tree.map(lambda term: term.arranged(sums[term]), self.terms)
 
     def evaluate(self, sums: Any) -> Values:
         """The values of sums, the tree ``terms`` of ``float64[T, *shape]``; in an x64 scope.
@@ -147,19 +152,27 @@ class SampleDefinition(Definition):
     kept: Kept
     excludes: tuple[str, ...]
     """What is out of the domain of the formula."""
+    resampled_by: Literal["weights"] | None
+    """How it is resampled: by weights, which are copies; None for not at all."""
+    by_segment: Formula | None
+    """``by_segment(rows, segment, count)``: the values of each segment at once, ``float[T, G]``."""
 
     def make_key(self) -> Hashable:
-        """All fields."""
+        """All fields but those that change no value."""
         return self.values, typed(self.undefined), self.kept, self.excludes
+
+    def is_bad(self, rows: Batch) -> jax.Array:
+        """Which examples are bad, or out of the domain of the formula, ``bool[T, N]``."""
+        domain = Domain(self.excludes, self.kept.by_order)
+        is_bad = outside(rows.predictions, rows.labels, rows.weights, rows.given.one, domain)
+        return is_bad[..., 0] & rows.mask
 
     def evaluate(self, rows: Batch) -> Values:
         """The values of examples; NaN for a task while a bad one is among them.
 
         Or one that is out of the domain of the formula.
         """
-        domain = Domain(self.excludes, self.kept.by_order)
-        is_bad = outside(rows.predictions, rows.labels, rows.weights, rows.given.one, domain)
-        return self.unless(jnp.any(is_bad[..., 0] & rows.mask, axis=1), rows)
+        return self.unless(jnp.any(self.is_bad(rows), axis=1), rows)
 
     def unless(self, has_bad: jax.Array, rows: Batch) -> Values:
         """The values of examples; NaN for the tasks of ``bool[T]``."""
@@ -167,3 +180,43 @@ class SampleDefinition(Definition):
         return {
             name: jnp.where(along(has_bad, value), jnp.nan, value) for name, value in values.items()
         }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WindowSums(SampleDefinition):
+    """A metric of the sums over the newest examples, of what belongs together among them."""
+
+    of_sums: SumDefinition
+
+    @classmethod
+    def of(cls, of_sums: SumDefinition, kept: Kept) -> "WindowSums":
+        """Of sums, and the examples kept, with the keys that terms read besides."""
+        terms = of_sums.distinct_terms()
+        keys = {*kept.keys, *(key for term in terms for key in term.keys)}
+        return cls(
+            Formula.of(functools.partial(values_of_sums, of_sums=of_sums)),
+            math.nan,
+            kept._replace(keys=tuple(sorted(keys))),
+            tuple(dict.fromkeys(cause for term in terms for cause in term.excludes)),
+            resampled_by=None,
+            by_segment=None,
+            of_sums=of_sums,
+        )
+
+    def with_sums(self, of_sums: SumDefinition) -> "WindowSums":
+        """The same of other sums."""
+        return self.of(of_sums, self.kept)
+
+    def evaluate(self, rows: Batch) -> Values:
+        """The values of examples."""
+        return values_of_sums(rows, of_sums=self.of_sums)
+
+
+def values_of_sums(rows: Batch, *, of_sums: SumDefinition) -> Values:
+    """The values of the sums over examples.
+
+    What is undefined is replaced here, where sums that are NaN, of what is out of a formula's
+    domain, are told from values that are undefined.
+    """
+    sums = {term: term.total(rows) for term in of_sums.distinct_terms()}
+    return of_sums.evaluate(of_sums.of_terms(sums))

@@ -63,6 +63,10 @@ class Histogram(NamedTuple):
             added = jnp.zeros_like(total).at[tasks, index].add(statistics.astype(jnp.float64))
             return self._of(total + added)
 
+    def times(self, factors: jax.Array) -> "Histogram":
+        """The sums times factors, ``float64[T]``; in an x64 scope."""
+        return self._of(_join(self.parts) * factors[:, None, None])
+
     def read(self) -> jax.Array:
         """The sums, ``float64[T, C, B]``; in an x64 scope."""
         return jnp.swapaxes(_join(self.parts), 1, 2)

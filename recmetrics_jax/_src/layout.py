@@ -78,6 +78,19 @@ class GroupedColumns:
         """The term of each column, or of several."""
         return tuple(term for group in self.starts for term in packed(group))
 
+    def decayed(self, sums: Sum, examples: jax.Array) -> Sum:
+        """Sums after so many more examples, ``float64[T]``; in an x64 scope."""
+        if all(term.decay is None for term in self.terms):
+            return sums
+        kept = [
+            jnp.broadcast_to(
+                jnp.ones(()) if term.decay is None else term.decay.kept(examples)[:, None],
+                (len(examples), term.size),
+            )
+            for term in self.terms
+        ]
+        return sums.times(jnp.concatenate(kept, axis=1))
+
     def sums(self, columns: jax.Array, group: Group) -> dict[Term, jax.Array]:
         """The sums of each term of a group, ``[T, *shape]``."""
         sums, start = {}, self.starts[group]

@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ from recmetrics_jax._src.base import Batch, State, Values, check_update
 from recmetrics_jax._src.contents import Contents
 from recmetrics_jax._src.forks import check_not_forked
 from recmetrics_jax._src.identity import Interned, Value
-from recmetrics_jax._src.program import Program
+from recmetrics_jax._src.program import Member, Program
 from recmetrics_jax._src.state import COUNTED_TWICE, MARK, MetricState
 
 RECENT = 64
@@ -124,6 +124,30 @@ class Engine(Value):
         """What a metric runs on, if all of its functions are as they were made."""
         engine = metric.init.engine if isinstance(metric.init, _Function) else None
         return engine if engine is not None and metric == engine.metric else None
+
+    @classmethod
+    def of_compiled(cls, metric: Any) -> "Engine":
+        """What a metric of this package runs on.
+
+        Raises:
+            ValueError: if it was written by hand, or parts of it were.
+        """
+        engine = cls.of(metric) if isinstance(metric, Metric) else None
+        if engine is not None and not engine.others:
+            return engine
+        got = type(metric).__name__ if not isinstance(metric, Metric) else "one written by hand"
+        if engine is not None:
+            got = f"a collection in which {[name for name, _ in engine.others]} are written by hand"
+        raise ValueError(
+            "metric: expected a metric of this package, or a collection of such, got "
+            f"{got}; build it with sum_metric or sample_metric"
+        )
+
+    def with_definitions(self, members: Iterable[Member]) -> Metric:
+        """A metric of as many tasks, of other definitions."""
+        engine = Engine(Program(self.program.n_tasks, tuple(members)))
+        engine.compiled.value_shapes()  # Two values under one name raise here.
+        return engine.metric
 
     def own(self, name: str, state: Any) -> MetricState:
         """The program's part of a state.

@@ -26,6 +26,7 @@ from recmetrics_jax._src.identity import Value
 from recmetrics_jax._src.layout import Columns, StateLayout
 from recmetrics_jax._src.samples import Rows, Samples
 from recmetrics_jax._src.sharding import spec_of, with_automatic_axes
+from recmetrics_jax._src.spread_terms import SpreadTerm, spread_sums
 from recmetrics_jax._src.state import MetricState
 from recmetrics_jax._src.terms import BinnedTerm, Term
 from recmetrics_jax._src.windows import Window
@@ -78,7 +79,7 @@ class Program(Value):
             f"{prefix}{scope}"
             for prefix, of in self.members
             if isinstance(of, SumDefinition) and any(t.per_batch for t in of.distinct_terms())
-            for scope in ("lifetime_", "window_")
+            for scope in (of.scope, "window_")
         )
 
     @property
@@ -123,10 +124,15 @@ class Program(Value):
     def _updated(self, state: MetricState, batch: Batch) -> MetricState:
         """`update`, of what is checked."""
         sums, has_bad = self._sums(self._statistics, batch)
+        examples = sums[:, -1]
         histograms = []
         for histogram, (_, term) in zip(state.histograms, self.layout.histograms, strict=True):
-            index, weights = term.scatter(batch if term.by_order else batch.of_values)
-            weights = jnp.where(has_bad[term.domain][..., None], jnp.nan, weights)
+            index, weights = term.scatter(term.view(batch))
+            if not term.raw:
+                weights = jnp.where(has_bad[term.domain][..., None], jnp.nan, weights)
+            if term.decay is not None:
+                with jax.enable_x64(True):
+                    histogram = histogram.times(term.decay.kept(examples))
             histograms.append(histogram.add(index, weights))
         pushed = []
         for window, ((limit, _), columns) in zip(
@@ -140,7 +146,8 @@ class Program(Value):
             with jax.enable_x64(True):
                 pushed.append(window.push(of_window))
         with jax.enable_x64(True):
-            lifetime = state.lifetime.add(self._statistics.select(sums, self.layout.lifetime.terms))
+            lifetime = self.layout.lifetime.decayed(state.lifetime, examples)
+            lifetime = lifetime.add(self._statistics.select(sums, self.layout.lifetime.terms))
         return state._replace(
             lifetime=lifetime,
             histograms=tuple(histograms),
@@ -181,13 +188,17 @@ class Program(Value):
             2   1   2         0          ->   2   1    2             False
             2   4   2         1               2   NaN  2             True
         """
-        views = {True: batch, False: batch.of_values}
         everywhere = [term.everywhere for term in columns.starts]
         distinct = Columns(everywhere)
         terms = {
-            term: term.evaluate(batch if term.raw else views[term.by_order])
+            term: term.evaluate(term.view(batch))
             for term in distinct.starts
+            if not isinstance(term, SpreadTerm)
         }
+        terms |= spread_sums(
+            batch, [term for term in distinct.starts if isinstance(term, SpreadTerm)], terms
+        )
+        terms = {term: terms[term] for term in distinct.starts}
         domains = dict.fromkeys(term.domain for term in self._terms if not term.raw)
         sums = reduction.sums(terms, reduction.checks_of(batch, domains))
         with jax.enable_x64(True):
@@ -212,7 +223,7 @@ class Program(Value):
             windows = self.layout.window_sums(state)
             for prefix, definition in self.members:
                 if isinstance(definition, SumDefinition):
-                    sums = {"lifetime_": lifetime[definition.group]}
+                    sums = {definition.scope: lifetime[definition.group]}
                     if definition.window is not None:
                         sums["window_"] = windows[definition.window]
                     for scope, by_term in sums.items():

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import chex
 import jax
@@ -16,12 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.base import Batch, along
-from recmetrics_jax._src.domain import Domain, checked_causes
+from recmetrics_jax._src.domain import Domain, checked_causes, outside
 from recmetrics_jax._src.fingerprints import text_of
 from recmetrics_jax._src.identity import Formula, Value, check_hashable, typed
 from recmetrics_jax._src.options import flag, names, shape
+from recmetrics_jax._src.spreads import Decay
 
 Terms = TypeVar("Terms")
+
+
+_FLAGS = ("by_order", "raw", "is_summed", "per_batch", "by_row", "arithmetic")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,9 +49,14 @@ class Term(Value):
             to masked examples itself; for statistics of pairs and groups of examples.
         per_batch: True: what examples count depends on those beside them in their batch, as it does
             for pairs and sessions; `recmetrics_jax.describe` tells which values that concerns.
+        by_row: True: of a function that ``is_summed``, it returns `Contributions`, so that they can
+            be added up by segment; what belongs together, by its ``keys``, is then of one segment.
+        resampled_by: how a bootstrap draws what a function that ``is_summed`` adds up:
+            ``"weights"``, times the weights of examples, which are copies of them, or ``"rows"``,
+            times what its rows contribute; None: not at all.
         arithmetic: False: the function takes logarithms, exponentials or the like. It says what
-            the numbers of examples cost, which decides how a CPU adds them up; it is no part of
-            what the term is, and changes no value.
+            the numbers of examples cost, which decides how a CPU adds them up. This and the two
+            before are no part of what the term is, and change no value.
 
     >>> import jax.numpy as jnp, recmetrics_jax as rm
     >>> def above(batch, threshold):
@@ -65,6 +74,8 @@ class Term(Value):
     raw: bool = False
     is_summed: bool = False
     per_batch: bool = False
+    by_row: bool = False
+    resampled_by: Literal["weights", "rows"] | None = None
     arithmetic: bool = True
 
     def __post_init__(self) -> None:
@@ -87,7 +98,7 @@ class Term(Value):
         put("shape", shape("shape", self.shape))
         put("keys", names("keys", self.keys))
         put("excludes", checked_causes("excludes", self.excludes))
-        for name in ("by_order", "raw", "is_summed", "per_batch", "arithmetic"):
+        for name in _FLAGS:
             put(name, flag(name, getattr(self, name)))
 
     def make_key(self) -> Hashable:
@@ -112,6 +123,10 @@ class Term(Value):
     @functools.cached_property
     def text(self) -> str:
         """What the term is, the same in every process."""
+        return self.make_text()
+
+    def make_text(self) -> str:
+        """`text`, worked out."""
         what = (self.excludes, self.by_order, self.raw, self.is_summed)
         fields = (self.options, self.shape, self.keys, *what)
         function = text_of(Formula.of(self.function))
@@ -131,6 +146,9 @@ class Term(Value):
             ValueError: if the function's result has another shape or is not floating.
         """
         terms = self.function(batch, *self.options)
+        if self.by_row:
+            terms = jnp.concatenate([part.sums() for part in terms], axis=1)
+            terms = terms.reshape(-1, *self.shape)
         rows = batch.mask.shape[:1] if self.is_summed else batch.mask.shape
         expected = (*rows, *self.shape)
         is_array = isinstance(terms, jax.Array | np.ndarray)
@@ -144,6 +162,29 @@ class Term(Value):
         if self.raw or self.is_summed:
             return terms
         return jnp.where(along(batch.mask, terms), terms, jnp.zeros_like(terms))
+
+    def view(self, batch: Batch) -> Batch:
+        """The examples that it is of."""
+        return batch if self.raw or self.by_order else batch.of_values
+
+    def total(self, batch: Batch) -> jax.Array:
+        """The sums over a batch, ``float64[T, *shape]``, NaN in bad tasks; in an x64 scope."""
+        terms = self.evaluate(self.view(batch)).astype(jnp.float64)
+        sums = terms if self.is_summed else jnp.sum(terms, axis=1)
+        if self.raw:
+            return sums
+        arrays = batch.predictions, batch.labels, batch.weights
+        is_bad = jnp.any(outside(*arrays, batch.given.one, self.domain), axis=(1, 2))
+        return jnp.where(along(is_bad, sums), jnp.nan, sums)
+
+    def arranged(self, sums: jax.Array) -> jax.Array:
+        """Its sums, ``[T, ...]``, as a formula gets them: ``[T, *shape]``."""
+        return sums
+
+    @property
+    def decay(self) -> Decay | None:
+        """By what its sums decay; None if they do not."""
+        return None
 
     @property
     def domain(self) -> Domain:

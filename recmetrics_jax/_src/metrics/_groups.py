@@ -59,7 +59,10 @@ def keys_of(options: Grouping) -> tuple[str, ...]:
 
 
 class GroupSums(NamedTuple):
-    """What an average over groups is made of, each ``float64[T]``; those of batches add up."""
+    """What an average over groups is made of, each ``float64[T]``; those of batches add up.
+
+    Or ``float64[T, N]``, what groups contribute to it, each in its last row.
+    """
 
     values: jax.Array
     """The values of groups, each times what it counts."""
@@ -71,7 +74,7 @@ class GroupSums(NamedTuple):
     """How many groups have no value of their own."""
 
 
-def group_sums(
+def group_contributions(
     of_group: jax.Array,
     order: jax.Array,
     is_first: jax.Array,
@@ -81,11 +84,12 @@ def group_sums(
     average: Average,
     undefined_groups: float | None,
 ) -> GroupSums:
-    """What the average over groups is made of; in an x64 scope.
+    """What groups contribute to the average over them, ``float64[T, N]``; in an x64 scope.
 
     Args:
         of_group: ``float64[T, N]``: in the last row of a group its value, NaN if it has none.
-        order: ``int32[T, N]``: the rows of the batch in the order of ``of_group``.
+        order: ``int32[T, N]``: the rows of the batch in the order of ``of_group``, which is that of
+            the result.
         is_first: ``bool[T, N]``: where a group begins, in that order.
         is_present: ``bool[T, N]``, in the order of the batch: a group without such rows is none.
         weights: ``float[T, N]``, in the order of the batch.
@@ -108,11 +112,16 @@ def group_sums(
     counts = jnp.where(is_averaged, counts, 0.0)
     filled = jnp.where(is_undefined, undefined_groups or 0.0, of_group)
     return GroupSums(
-        jnp.sum(jnp.where(is_averaged, counts * filled, 0.0), axis=-1),
-        jnp.sum(counts, axis=-1),
-        jnp.sum(is_averaged, axis=-1, dtype=jnp.float64),
-        jnp.sum(is_undefined, axis=-1, dtype=jnp.float64),
+        jnp.where(is_averaged, counts * filled, 0.0),
+        counts,
+        is_averaged.astype(jnp.float64),
+        is_undefined.astype(jnp.float64),
     )
+
+
+def summed(contributions: GroupSums) -> GroupSums:
+    """Their sums over a batch; in an x64 scope."""
+    return GroupSums(*(jnp.sum(x, axis=-1) for x in contributions))
 
 
 def average_values(name: str, sums: GroupSums, groups: str = "groups") -> Values:
@@ -143,10 +152,11 @@ def group_values(
 ) -> Values:
     """The average over groups of the examples of a window, and how many groups there are.
 
-    Arguments as of `group_sums`; values as of `average_values`, with ``grouped_`` before the name.
+    Arguments as of `group_contributions`; values as of `average_values`, with ``grouped_`` before
+    the name.
     """
     with jax.enable_x64(True):
-        sums = group_sums(
+        of_groups = group_contributions(
             of_group,
             order,
             is_first,
@@ -155,4 +165,4 @@ def group_values(
             average=average,
             undefined_groups=undefined_groups,
         )
-        return average_values(f"grouped_{name}", sums)
+        return average_values(f"grouped_{name}", summed(of_groups))

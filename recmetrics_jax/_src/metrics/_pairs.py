@@ -9,13 +9,14 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src import segments
 from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.contributions import Contributions
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._groups import (
     Average,
     Grouping,
     GroupSums,
     average_values,
-    group_sums,
+    group_contributions,
 )
 from recmetrics_jax._src.metrics._scopes import Scope, scoped_metric
 from recmetrics_jax._src.numerics import safe_divide
@@ -47,7 +48,7 @@ class PairOptions(NamedTuple):
     undefined_groups: float | None
 
 
-def pair_sums(batch: Batch, options: PairOptions, of: Fraction) -> jax.Array:
+def pair_sums(batch: Batch, options: PairOptions, of: Fraction) -> tuple[Contributions, ...]:
     """The sums of all pairs of a batch and, if grouped, of those in its groups.
 
     Args:
@@ -56,13 +57,17 @@ def pair_sums(batch: Batch, options: PairOptions, of: Fraction) -> jax.Array:
         of: the fraction of the pairs that is wanted.
 
     Returns:
-        ``float64[T, 2]``, or ``float64[T, 6]``; see `PairSums`.
+        2 columns; and 4 if grouped; see `PairSums`.
     """
     with jax.enable_x64(True):
-        sums = [in_last_row(x) for x in of(_pairs(batch, options))]
+        is_wrong = jnp.zeros_like(batch.mask)
+        if options.pair_weights == "copies":  # There is no part of a copy.
+            is_wrong = batch.weights != jnp.round(batch.weights)
+        pairs = _pairs(batch, options, batch.segment)
+        parts = [Contributions(in_last_rows(pairs, *of(pairs)), pairs.order, is_wrong)]
         if options.grouping_key is not None:
             pairs = _pairs(batch, options, batch.key(options.grouping_key))
-            sums += group_sums(
+            of_groups = group_contributions(
                 safe_divide(*of(pairs)),
                 pairs.order,
                 pairs.is_first,
@@ -71,11 +76,8 @@ def pair_sums(batch: Batch, options: PairOptions, of: Fraction) -> jax.Array:
                 average=options.average,
                 undefined_groups=options.undefined_groups,
             )
-        sums = jnp.stack(sums, axis=-1)
-        if options.pair_weights == "copies":  # There is no part of a copy.
-            is_whole = jnp.all(batch.weights == jnp.round(batch.weights), axis=1)
-            sums = jnp.where(is_whole[:, None], sums, jnp.nan)
-        return sums
+            parts.append(Contributions(tuple(of_groups), pairs.order, is_wrong))
+        return tuple(parts)
 
 
 def is_present(batch: Batch, options: PairOptions) -> jax.Array:
@@ -110,9 +112,10 @@ def falling_pairs(
     return count_pairs(-scores(batch), -batch.labels, weights, groups, other_weights, is_present)
 
 
-def in_last_row(x: jax.Array) -> jax.Array:
-    """``x[:, -1]``, and 0 where there are no rows."""
-    return jnp.sum(x[:, -1:], axis=1)
+def in_last_rows(pairs: Pairs, *of_groups: jax.Array) -> tuple[jax.Array, ...]:
+    """What is of groups, ``[T, N]`` each, in the last row of each; 0 elsewhere."""
+    is_end = segments.is_last(pairs.is_first)
+    return tuple(jnp.where(is_end, x, 0.0) for x in of_groups)
 
 
 def pair_values(sums: PairSums[jax.Array], *, name: str) -> Values:
@@ -126,7 +129,7 @@ def pair_values(sums: PairSums[jax.Array], *, name: str) -> Values:
 
 def pair_metric(
     name: str,
-    function: Callable[[Batch, PairOptions], jax.Array],
+    function: Callable[[Batch, PairOptions], tuple[Contributions, ...]],
     *,
     pair_weights: PairWeights | None,
     groups: Grouping,
@@ -168,6 +171,8 @@ def pair_metric(
         by_order=True,
         is_summed=True,
         per_batch=True,
+        by_row=True,
+        resampled_by=None if pair_weights is None or options.grouping_key else "weights",
     )
     return scoped_metric(
         PairSums(term),

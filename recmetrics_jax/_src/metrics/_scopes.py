@@ -1,18 +1,16 @@
 """The two scopes of metrics of pairs and sessions: of a batch, and of a window."""
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import jax
 
-from recmetrics_jax._src.base import Batch, Values
-from recmetrics_jax._src.build import DEFAULT_SLOTS, sample_metric, sum_metric
-from recmetrics_jax._src.definitions import SumDefinition
+from recmetrics_jax._src.build import DEFAULT_SLOTS, metric_of, sum_metric
+from recmetrics_jax._src.definitions import Kept, SumDefinition, WindowSums
 from recmetrics_jax._src.identity import Formula
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.options import undefined_values
+from recmetrics_jax._src.options import LARGEST_SAMPLES, undefined_values, whole
 
 Scope = Literal["batch", "window"]
 
@@ -66,23 +64,7 @@ def scoped_metric(
     of_sums = SumDefinition(
         Formula.of(values), undefined_values(undefined), terms=terms, window=None
     )
-    of_window = of_sums.distinct_terms()
-    return sample_metric(
-        functools.partial(_of_window, of_sums=of_sums),
-        n_tasks=n_tasks,
-        window=window,
-        shards=shards,
-        keys=tuple(dict.fromkeys(key for term in of_window for key in term.keys)),
-        excludes=tuple(cause for term in of_window for cause in term.excludes),
-        by_order=all(term.by_order for term in of_window),
-    )
-
-
-def _of_window(batch: Batch, *, of_sums: SumDefinition) -> Values:
-    """The values of the sums over all examples of a window.
-
-    What is undefined is replaced here, where sums that are NaN, of what is out of a formula's
-    domain, are told from values that are undefined.
-    """
-    sums = {term: term.evaluate(batch) for term in of_sums.distinct_terms()}
-    return of_sums.evaluate(of_sums.of_terms(sums))
+    window = whole("window", window, 1, LARGEST_SAMPLES)
+    by_order = all(term.by_order for term in of_sums.distinct_terms())
+    kept = Kept(window, whole("shards", shards, 1, window), None, (), by_order)
+    return metric_of(WindowSums.of(of_sums, kept), n_tasks)

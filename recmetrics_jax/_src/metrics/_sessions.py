@@ -7,9 +7,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src import _cpu, segments, sessions
+from recmetrics_jax._src import segments, sessions
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS
+from recmetrics_jax._src.contributions import Contributions
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._scopes import Scope, scoped_metric
 from recmetrics_jax._src.numerics import safe_divide
@@ -19,6 +20,9 @@ from recmetrics_jax._src.sessions import Sessions
 from recmetrics_jax._src.terms import NEGATIVE_WEIGHTS, Term, scores
 
 X = TypeVar("X")
+
+SessionRows = tuple[Contributions, ...]
+"""What `SessionSums` holds, as its sessions contribute it."""
 
 COUNTS = 3
 """The sums that do not depend on k: weight, sessions averaged, sessions undefined."""
@@ -55,7 +59,7 @@ class Value(NamedTuple):
 
 def session_metric(
     name: str,
-    function: Callable[..., jax.Array],
+    function: Callable[..., SessionRows],
     *arguments: Hashable,
     k: Any,
     has_all: bool = False,
@@ -117,6 +121,8 @@ def session_metric(
         by_order=True,
         is_summed=True,
         per_batch=True,
+        by_row=True,
+        resampled_by="rows",
     )
     values = functools.partial(
         session_values,
@@ -192,8 +198,8 @@ def sums_of_sessions(
     options: SessionOptions,
     in_domain: jax.Array,
     least: int = 1,
-) -> jax.Array:
-    """What `SessionSums` holds.
+) -> SessionRows:
+    """What `SessionSums` holds, as sessions contribute it in the rows where their top k ends.
 
     Args:
         rows: the rows of the batch by session.
@@ -206,7 +212,7 @@ def sums_of_sessions(
         least: how many examples a session has at least that counts.
 
     Returns:
-        ``float64[T, COUNTS + K]``, or, pooled, ``float64[T, COUNTS + 2 K]``.
+        ``COUNTS + K`` columns, or, pooled, ``COUNTS + 2 K``.
     """
     with jax.enable_x64(True):
         weights = segments.take(batch.weights, rows.order).astype(jnp.float64)
@@ -228,9 +234,8 @@ def sums_of_sessions(
                 numerator = numerator / jnp.where(is_defined, denominator, 1.0)
                 numerator = jnp.where(is_defined, numerator, options.undefined_sessions or 0.0)
             columns.append(jnp.where(is_end, weights * numerator, 0.0))
-        sums = _cpu.sums_of([*columns, *denominators])
-        is_right = in_domain | (batch.weights == 0)
-        return jnp.where(jnp.all(is_right, axis=1, keepdims=True), sums, jnp.nan)
+        is_wrong = ~in_domain & (batch.weights != 0)
+        return (Contributions((*columns, *denominators), rows.order, is_wrong),)
 
 
 def session_values(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src import curves
+from recmetrics_jax._src import curves, segments
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import sample_metric
 from recmetrics_jax._src.factory import factory
@@ -57,6 +57,27 @@ def area_values(
     return values
 
 
+def area_by_segment(
+    batch: Batch,
+    segment: jax.Array,
+    count: int,
+    *,
+    name: str,
+    area: Callable[[curves.Curve], jax.Array],
+    label_threshold: float | None,
+) -> Values:
+    """An area of each segment of a window, ``float64[T, G]``, by one sort."""
+    classes = weights_of_classes(batch, label_threshold)
+    points = curves.curve(batch.predictions, *classes, (segment,))
+    assert points.is_first is not None  # There are groups.
+    with jax.enable_x64(True):
+        place = segments.take(segment, points.order)
+        place = jnp.where(segments.is_last(points.is_first), place, jnp.int32(count))
+        tasks = jnp.arange(len(segment))[:, None]
+        areas = jnp.full((len(segment), count), jnp.nan)
+        return {name: areas.at[tasks, place].set(area(points), mode="drop")}
+
+
 def _area_metric(
     name: str,
     area: Callable[[curves.Curve], jax.Array],
@@ -81,6 +102,9 @@ def _area_metric(
     values = functools.partial(
         area_values, name=name, area=area, label_threshold=label_threshold, **options
     )
+    by_segment = functools.partial(
+        area_by_segment, name=name, area=area, label_threshold=label_threshold
+    )
     return sample_metric(
         values,
         n_tasks=n_tasks,
@@ -89,6 +113,8 @@ def _area_metric(
         keys=keys_of(options),
         excludes=NO_CLASSES if label_threshold is None else NEGATIVE_WEIGHTS,
         by_order=True,
+        resampled_by=None if grouped else "weights",
+        by_segment=None if grouped else by_segment,
         undefined=undefined,
     )
 

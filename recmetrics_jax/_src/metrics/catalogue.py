@@ -88,6 +88,7 @@ def rank_terms(exact: int) -> RankSums[Term]:
         shape=(2, RankBins(exact).size),
         excludes=NEGATIVE_WEIGHTS,
         is_summed=True,
+        resampled_by="weights",
     )
     return RankSums(histogram, Term(weighted_ranks))
 

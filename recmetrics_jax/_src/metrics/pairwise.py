@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS
+from recmetrics_jax._src.contributions import Contributions
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._groups import Average, grouping
@@ -47,12 +48,12 @@ def not_inverted(pairs: Pairs) -> tuple[jax.Array, jax.Array]:
         return pairs.total - pairs.discordant, pairs.total
 
 
-def xauc_sums(batch: Batch, options: PairOptions) -> jax.Array:
+def xauc_sums(batch: Batch, options: PairOptions) -> tuple[Contributions, ...]:
     """The sums of XAUC, of all pairs and of groups."""
     return pair_sums(batch, options, matching)
 
 
-def rauc_sums(batch: Batch, options: PairOptions) -> jax.Array:
+def rauc_sums(batch: Batch, options: PairOptions) -> tuple[Contributions, ...]:
     """The sums of RAUC, of all pairs and of groups."""
     return pair_sums(batch, options, not_inverted)
 
@@ -64,12 +65,12 @@ def matching_pairs(batch: Batch) -> jax.Array:
     """
     has_no_order = jnp.any(jnp.isnan(scores(batch)) | jnp.isnan(batch.labels), axis=1)
     with jax.enable_x64(True):
-        return jnp.where(has_no_order, jnp.nan, xauc_sums(batch, ALL_PAIRS)[:, 0])
+        return jnp.where(has_no_order, jnp.nan, xauc_sums(batch, ALL_PAIRS)[0].sums()[:, 0])
 
 
 def all_pairs(batch: Batch) -> jax.Array:
     """Weight of all pairs in a batch, ``float[T]``."""
-    return xauc_sums(batch, ALL_PAIRS)[:, 1]
+    return xauc_sums(batch, ALL_PAIRS)[0].sums()[:, 1]
 
 
 # Both count the same pairs, which under jit costs no more than one.

@@ -16,6 +16,7 @@ from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._scopes import Scope
 from recmetrics_jax._src.metrics._sessions import (
     SessionOptions,
+    SessionRows,
     Value,
     is_relevant,
     ranked,
@@ -88,7 +89,7 @@ class NDCGOptions(NamedTuple):
     """By task; empty for no negative tasks."""
 
 
-def ndcg_sums(batch: Batch, options: SessionOptions, of_ndcg: NDCGOptions) -> jax.Array:
+def ndcg_sums(batch: Batch, options: SessionOptions, of_ndcg: NDCGOptions) -> SessionRows:
     """The sums of NDCG; see `sums_of_sessions`."""
     with jax.enable_x64(True):
         predictions, labels = to_rank_by(batch, of_ndcg)

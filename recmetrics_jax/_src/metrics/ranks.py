@@ -15,6 +15,7 @@ from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._scopes import Scope
 from recmetrics_jax._src.metrics._sessions import (
     SessionOptions,
+    SessionRows,
     Value,
     at_most,
     counted,
@@ -28,7 +29,7 @@ from recmetrics_jax._src.sessions import Sessions
 Ranks = Literal["first", "all"]
 
 
-def mrr_sums(batch: Batch, options: SessionOptions, of: Ranks) -> jax.Array:
+def mrr_sums(batch: Batch, options: SessionOptions, of: Ranks) -> SessionRows:
     """The sums of reciprocal ranks; see `sums_of_sessions`."""
     rows, relevant, in_domain = counted(batch, options)
     with jax.enable_x64(True):
@@ -157,7 +158,7 @@ def precisions(relevant: Relevant, rows: Sessions) -> jax.Array:
     return segments.cumsum(tied / size * (1 + before) / rank, rows.is_first)
 
 
-def average_precision_sums(batch: Batch, options: SessionOptions, capped: bool) -> jax.Array:
+def average_precision_sums(batch: Batch, options: SessionOptions, capped: bool) -> SessionRows:
     """The sums of average precision; see `sums_of_sessions`."""
     rows, relevant, in_domain = counted(batch, options)
     with jax.enable_x64(True):

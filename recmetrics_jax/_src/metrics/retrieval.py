@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src.base import Batch
@@ -13,6 +12,7 @@ from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._scopes import Scope
 from recmetrics_jax._src.metrics._sessions import (
     SessionOptions,
+    SessionRows,
     Value,
     at_most,
     counted,
@@ -23,7 +23,7 @@ from recmetrics_jax._src.options import flag
 from recmetrics_jax._src.relevant import first_relevant, relevant_in_top
 
 
-def recall_at_sums(batch: Batch, options: SessionOptions, capped: bool) -> jax.Array:
+def recall_at_sums(batch: Batch, options: SessionOptions, capped: bool) -> SessionRows:
     """The sums of recall; see `sums_of_sessions`."""
     rows, relevant, in_domain = counted(batch, options)
     hits, total = relevant_in_top(relevant, rows), relevant.total
@@ -121,7 +121,7 @@ def recall_at(
     )
 
 
-def precision_at_sums(batch: Batch, options: SessionOptions, adaptive_k: bool) -> jax.Array:
+def precision_at_sums(batch: Batch, options: SessionOptions, adaptive_k: bool) -> SessionRows:
     """The sums of precision; see `sums_of_sessions`."""
     rows, relevant, in_domain = counted(batch, options)
     hits = relevant_in_top(relevant, rows)
@@ -221,7 +221,7 @@ def precision_at(
     )
 
 
-def hit_rate_sums(batch: Batch, options: SessionOptions) -> jax.Array:
+def hit_rate_sums(batch: Batch, options: SessionOptions) -> SessionRows:
     """The sums of hit rate; see `sums_of_sessions`."""
     rows, relevant, in_domain = counted(batch, options)
     hit = first_relevant(relevant, rows).hit

@@ -6,9 +6,10 @@ from typing import Generic, Literal, NamedTuple, TypeVar, get_args
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src import curves, segments
+from recmetrics_jax._src import curves
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS
+from recmetrics_jax._src.contributions import Contributions
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics._groups import (
@@ -16,9 +17,9 @@ from recmetrics_jax._src.metrics._groups import (
     GroupSums,
     average_values,
     checked_average,
-    group_sums,
+    group_contributions,
 )
-from recmetrics_jax._src.metrics._pairs import PairSums, falling_pairs, pair_values
+from recmetrics_jax._src.metrics._pairs import PairSums, falling_pairs, in_last_rows, pair_values
 from recmetrics_jax._src.metrics._scopes import Scope, scoped_metric
 from recmetrics_jax._src.metrics.area import weights_of_classes
 from recmetrics_jax._src.options import number, optional_threshold, text
@@ -45,15 +46,15 @@ class SessionAUCOptions(NamedTuple):
     label_threshold: float | None
 
 
-def session_auc_sums(batch: Batch, options: SessionAUCOptions) -> jax.Array:
-    """What the average of the AUC of sessions is made of, ``float64[T, 4]``."""
+def session_auc_sums(batch: Batch, options: SessionAUCOptions) -> tuple[Contributions]:
+    """What sessions contribute to the average of their AUC: the fields of `GroupSums`."""
     is_present = batch.mask & (batch.weights > 0)
     classes = weights_of_classes(batch, options.label_threshold)
     keys = batch.key(options.session_key)
     points = curves.curve(scores(batch), *classes, keys, is_present)
     assert points.is_first is not None  # There are groups.
     with jax.enable_x64(True):
-        sums = group_sums(
+        of_sessions = group_contributions(
             curves.roc_area(points),
             points.order,
             points.is_first,
@@ -62,11 +63,9 @@ def session_auc_sums(batch: Batch, options: SessionAUCOptions) -> jax.Array:
             average=options.average,
             undefined_groups=options.undefined_sessions,
         )
-        sums = jnp.stack(sums, axis=-1)
-        if options.label_threshold is None:
-            is_class = ~is_present | ((batch.labels >= 0) & (batch.labels <= 1))
-            sums = jnp.where(jnp.all(is_class, axis=1, keepdims=True), sums, jnp.nan)
-        return sums
+    is_class = (batch.labels >= 0) & (batch.labels <= 1)
+    is_wrong = is_present & ~is_class & (options.label_threshold is None)
+    return (Contributions(tuple(of_sessions), points.order, is_wrong),)
 
 
 def session_auc_values(sums: SessionAUCSums[jax.Array]) -> Values:
@@ -159,6 +158,8 @@ def session_auc(
         by_order=True,
         is_summed=True,
         per_batch=True,
+        by_row=True,
+        resampled_by="rows",
     )
     return scoped_metric(
         SessionAUCSums(term),
@@ -174,8 +175,8 @@ def session_auc(
 
 def pairwise_auc_sums(
     batch: Batch, session_key: str, pair_weights: SessionPairWeights
-) -> jax.Array:
-    """The weight of the pairs in order, and of all that labels order, ``float64[T, 2]``."""
+) -> tuple[Contributions]:
+    """The weight of the pairs in order, and of all that labels order, of each session."""
     is_present = batch.mask & (batch.weights > 0)
     others = is_present.astype(batch.weights.dtype) if pair_weights == "sum" else None
     keys = batch.key(session_key)
@@ -183,9 +184,8 @@ def pairwise_auc_sums(
     with jax.enable_x64(True):
         in_order = pairs.concordant + pairs.tied_in_x / 2
         ordered = pairs.concordant + pairs.discordant + pairs.tied_in_x
-        sums = jnp.stack([in_order, ordered], axis=-1)
-        is_end = segments.is_last(pairs.is_first)[..., None]
-        return jnp.sum(jnp.where(is_end, sums, 0.0), axis=1)
+        of_sessions = in_last_rows(pairs, in_order, ordered)
+    return (Contributions(of_sessions, pairs.order, jnp.zeros_like(batch.mask)),)
 
 
 def pairwise_auc_values(sums: PairSums[jax.Array]) -> Values:
@@ -266,6 +266,8 @@ def pairwise_auc(
         by_order=True,
         is_summed=True,
         per_batch=True,
+        by_row=True,
+        resampled_by="rows",
     )
     return scoped_metric(
         PairSums(term),
