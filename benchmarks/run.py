@@ -19,11 +19,12 @@ import jax
 import memory
 import merging
 import report
+import spreads
 import train_step
 import updates
 from measuring import Case, Effort, Row
 
-FAMILIES = (updates, computes, adapter, train_step, merging, compiling, memory, catalogue)
+FAMILIES = (updates, computes, adapter, train_step, merging, compiling, memory, catalogue, spreads)
 
 
 def arguments() -> argparse.Namespace:
