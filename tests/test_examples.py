@@ -267,6 +267,20 @@ def test_retrieval_reference_corrects_nothing_where_all_items_are_sampled(load):
         assert value == pytest.approx(values[name], rel=1e-9), name
 
 
+def test_segments_prints_tables_that_agree_with_numpy(tmp_path):
+    pytest.importorskip("rich")
+    rng = np.random.default_rng(1)
+    rows = ratings(count=4000, users=300)
+    rows[:, 0] = 300 * rng.random(4000) ** 3 + 1  # Of few users most ratings.
+    rows[:, 2] = np.clip(np.round(rng.normal(2.5 + rows[:, 0] % 3, 0.7)), 1, 5)
+    result = run("segments.py", "--data", write(tmp_path, rows))
+    assert result.returncode == 0, result.stderr
+    of_segment = r"\d\.\d{4} +\[\d\.\d{4},"
+    assert re.search(rf"0 to 19 +\W +\d+ +\W +\d+ +\W +{of_segment}", result.stdout)
+    assert re.search(r"all +\W +-\d\.\d{4} +\[-\d\.\d{4}, -\d\.\d{4}\] +\W +\d", result.stdout)
+    assert "bits beyond the NE of all" in result.stdout
+
+
 def test_a_value_that_only_one_side_has_is_a_difference(load):
     largest_difference = load("movielens_reference").largest_difference
     nan, one = np.array([np.nan]), np.array([1.0])
