@@ -73,8 +73,11 @@ def largest(batch):
     return {"largest": jnp.max(batch.predictions, axis=1, where=batch.mask, initial=0.0)}
 
 
+OF_NE = {"logloss": True, "nats": True, "relative": True}
+
+
 def ne(**options):
-    return rm.ne(logloss=True, **options)
+    return rm.ne(**OF_NE, **options)
 
 
 def accuracy_at(**options):
@@ -166,9 +169,14 @@ CASES = [
     Case("ne", ne, oracles.ne),
     Case(
         "unweighted_ne",
-        functools.partial(rm.unweighted_ne, logloss=True),
+        functools.partial(rm.unweighted_ne, **OF_NE),
         oracles.unweighted_ne,
         by_rows=True,
+    ),
+    Case(
+        "ne_of_base_rate",
+        functools.partial(rm.ne, base_rate=0.4),
+        lambda *x: {"ne": oracles.ne(*x, base_rate=0.4)["ne"]},
     ),
     Case("calibration", rm.calibration, oracles.calibration),
     Case("ctr", rm.ctr, oracles.ctr),

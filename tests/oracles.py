@@ -26,16 +26,18 @@ def cross_entropy(predictions, labels, weights):
     return total
 
 
-def ne(predictions, labels, weights):
+def ne(predictions, labels, weights, base_rate=None):
     total = math.fsum(weights)
     positive = math.fsum(weights * labels)
     negative = math.fsum(weights * (1 - labels))
-    loss = cross_entropy(predictions, labels, weights)
-    if total == 0 or positive == 0 or negative == 0:
-        return {"ne": NAN, "logloss": ratio(loss, total)}
-    mean = positive / total
-    entropy = -mean * math.log2(mean) - (1 - mean) * math.log2(1 - mean)
-    return {"ne": loss / (total * entropy), "logloss": loss / total}
+    logloss = ratio(cross_entropy(predictions, labels, weights), total)
+    mean = base_rate or ratio(positive, total)
+    ne = NAN
+    if base_rate or (positive > 0 and negative > 0):
+        entropy = positive * math.log2(1 / mean) + negative * math.log2(1 / (1 - mean))
+        ne = ratio(logloss * total, entropy)
+    values = {"ne": ne, "rig": 1 - ne, "rce": 100 * (1 - ne)}
+    return {**values, "logloss": logloss, "logloss_nats": logloss / math.log2(math.e)}
 
 
 def unweighted_ne(predictions, labels, weights):

@@ -22,6 +22,7 @@ OF_SESSIONS += ("session_auc", "pooled_recall_at", "recall_at_of_window")
 # What the formula of each case excludes.
 EXCLUDES = {
     "ne": PROBABILITIES | BINARY,
+    "ne_of_base_rate": PROBABILITIES | BINARY,
     "unweighted_ne": PROBABILITIES | BINARY - WEIGHTS,
     "calibration": {"predictions_below_0", "labels_below_0"} | WEIGHTS,
     "ctr": BINARY,
@@ -213,7 +214,7 @@ def test_other_metrics_see_the_probabilities_of_logits():
     rng = np.random.default_rng(0)
     z, labels, keys = rng.normal(size=(2, 48)), rng.random((2, 48)) < 0.5, keys_of_case(ORDER, 48)
     probabilities = jax.nn.sigmoid(jnp.asarray(z, jnp.float32))
-    for case in (SUMS.without("ne", "unweighted_ne"), ORDER):
+    for case in (SUMS.without("ne", "unweighted_ne", "ne_of_base_rate"), ORDER):
         metric = metric_of(case)
         states = [
             metric.update(metric.init(), rm.make_batch(p, labels, keys=keys, logits=is_logit))

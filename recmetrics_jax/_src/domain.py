@@ -65,6 +65,7 @@ CAUSES = {
     "weights_below_0": (WEIGHTS, 0),
 }
 """What a formula may exclude, by name: what is below 0, or above 1."""
+NO_PROBABILITIES = ("predictions_below_0", "predictions_above_1")
 
 
 class Domain(NamedTuple):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from recmetrics_jax._src.base import Values
 from recmetrics_jax._src.build import sum_metric
+from recmetrics_jax._src.cross_entropy import weighted_cross_entropy
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import entropy
 from recmetrics_jax._src.terms import Term
@@ -39,9 +40,7 @@ def compute_cross_entropy(
     >>> compute_cross_entropy(np.ones(2), np.array([0.5, 0.25]), np.ones(2), 1e-12).tolist()
     [1.0, 2.0]
     """
-    return apply(
-        functools.partial(entropy.weighted_cross_entropy, eta=eta), labels, predictions, weights
-    )
+    return apply(functools.partial(weighted_cross_entropy, eta=eta), labels, predictions, weights)
 
 
 def compute_ne(

@@ -1,16 +1,18 @@
-"""Normalized entropy, in bits; of weighted examples, and of examples that count once each."""
+"""Normalized entropy; of weighted examples, and of examples that count once each."""
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src import _cpu, options
+from recmetrics_jax._src import options
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
+from recmetrics_jax._src.cross_entropy import ETA, cross_entropy
+from recmetrics_jax._src.domain import NO_PROBABILITIES
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
@@ -20,7 +22,6 @@ from recmetrics_jax._src.terms import (
     WEIGHTED_NEGATIVES,
     WEIGHTS,
     Term,
-    scores,
     weighted_labels,
     weighted_negatives,
     weights,
@@ -28,8 +29,6 @@ from recmetrics_jax._src.terms import (
 )
 
 X = TypeVar("X")
-
-ETA = 1e-12
 
 
 class NESums(NamedTuple, Generic[X]):
@@ -41,77 +40,6 @@ class NESums(NamedTuple, Generic[X]):
     pos_labels: X
     neg_labels: X
 
-
-def weighted_cross_entropy(
-    labels: jax.Array, predictions: jax.Array, weights: jax.Array, eta: float = ETA
-) -> jax.Array:
-    """``-w (y log2 p + (1 - y) log2(1 - p))``, with p and 1 - p clamped to [eta, 1 - eta].
-
-    The logarithms are clamped, each its own: in float32 ``1 - eta`` is 1, while the logarithm of
-    it is not 0. At labels of 0 and 1 it is `_cross_entropy_of_classes`, to the last bit.
-    """
-    p = jnp.clip(predictions, 0.0, 1.0)
-    q = 1 - p
-    low, high = math.log(eta), math.log1p(-eta)
-    log_p = jnp.clip(jnp.log(p), low, high)
-    log_q = jnp.clip(jnp.log(q) - _dropped(p, q), low, high)
-    nats = weights * (labels * log_p + (1 - labels) * log_q)
-    return nats * (-1 / math.log(2))
-
-
-def _dropped(p: jax.Array, q: jax.Array) -> jax.Array:
-    """What ``q = 1 - p`` drops of a small p, to be put back into its logarithm.
-
-    To the first order, since it is below the last digit kept. (Of ``(q - 1) + p`` XLA would make
-    nothing.)
-    """
-    return p - (1 - q)
-
-
-def _cross_entropy_of_classes(
-    labels: jax.Array, predictions: jax.Array, weights: jax.Array, eta: float
-) -> jax.Array:
-    """As `weighted_cross_entropy`, of labels that are 0 or 1: one logarithm in place of two."""
-    p = jnp.clip(predictions, 0.0, 1.0)
-    is_positive = labels == 1
-    likelihood = jnp.where(is_positive, p, 1 - p)
-    dropped = jnp.where(is_positive, jnp.zeros_like(p), _dropped(p, likelihood))
-    log = jnp.log(likelihood) - dropped
-    nats = weights * jnp.clip(log, math.log(eta), math.log1p(-eta))
-    return nats * (-1 / math.log(2))
-
-
-def cross_entropy_of_logits(
-    labels: jax.Array, logits: jax.Array, weights: jax.Array, eta: float = ETA
-) -> jax.Array:
-    """`weighted_cross_entropy` of ``p = 1 / (1 + exp(-z))``, where ``log p = -log1p(exp(-z))``.
-
-    Of z and of -z, the one is beyond 0, and ``log1p`` of an exponential below 1 keeps its digits.
-    """
-    low, high = math.log(eta), math.log1p(-eta)
-    log_p = jnp.clip(jax.nn.log_sigmoid(logits), low, high)
-    log_q = jnp.clip(jax.nn.log_sigmoid(-logits), low, high)
-    nats = weights * (labels * log_p + (1 - labels) * log_q)
-    return nats * (-1 / math.log(2))
-
-
-def cross_entropy(batch: Batch, eta: float = ETA) -> jax.Array:
-    """The weighted cross entropy of each example.
-
-    A logarithm costs more than all the rest, so where all labels are 0 or 1 there may be but one.
-    Of logits it is computed without their probabilities, which lose the digits of what is likely.
-    """
-    if batch.logits is not None:
-        return cross_entropy_of_logits(batch.labels, batch.logits, batch.weights, eta)
-    return _cpu.by_shortcut(
-        lambda labels, *_: jnp.abs(labels * labels - labels),
-        functools.partial(_cross_entropy_of_classes, eta=eta),
-        functools.partial(weighted_cross_entropy, eta=eta),
-        *(batch.labels, scores(batch), batch.weights),
-    )
-
-
-NO_PROBABILITIES = ("predictions_below_0", "predictions_above_1")
 
 # What one of the terms excludes makes all values NaN: here cross entropy has it all.
 ne_terms = NESums(
@@ -134,6 +62,13 @@ def normalized_entropy(sums: NESums[jax.Array]) -> jax.Array:
     return jnp.where(is_undefined, jnp.nan, ne)
 
 
+def entropy_normalized_by(sums: NESums[jax.Array], base_rate: float) -> jax.Array:
+    """Cross entropy over that of always predicting a rate; of one class too."""
+    log_p, log_q = (x / math.log(2) for x in (math.log(base_rate), math.log1p(-base_rate)))
+    of_rate = -(sums.pos_labels * log_p + sums.neg_labels * log_q)
+    return safe_divide(sums.cross_entropy_sum, of_rate)
+
+
 def clamped_normalized_entropy(sums: NESums[jax.Array], eta: float = ETA) -> jax.Array:
     """As torchrec has it: the mean label is clamped to [eta, 1 - eta].
 
@@ -152,18 +87,56 @@ def mean_cross_entropy(sums: NESums[jax.Array]) -> jax.Array:
     return safe_divide(sums.cross_entropy_sum, sums.weighted_num_samples)
 
 
-def ne_values(sums: NESums[jax.Array], *, logloss: bool) -> Values:
-    """The values of normalized entropy and, on request, of logloss."""
-    values = {"ne": normalized_entropy(sums)}
+def ne_values(
+    sums: NESums[jax.Array],
+    *,
+    logloss: bool = False,
+    nats: bool = False,
+    relative: bool = False,
+    base_rate: float | None = None,
+) -> Values:
+    """The values of normalized entropy and, on request, of logloss and of what is gained."""
+    ne = normalized_entropy(sums)
+    if base_rate is not None:
+        ne = entropy_normalized_by(sums, base_rate)
+    values = {"ne": ne}
     if logloss:
         values["logloss"] = mean_cross_entropy(sums)
+    if nats:
+        values["logloss_nats"] = mean_cross_entropy(sums) * math.log(2)
+    if relative:
+        values |= {"rig": 1 - ne, "rce": 100 * (1 - ne)}
     return values
+
+
+def _ne_metric(
+    terms: NESums[Term],
+    values: Callable[..., Values],
+    *,
+    base_rate: float | None,
+    label_threshold: float | None,
+    flags: Mapping[str, bool],
+    **of_builder: Any,
+) -> Metric:
+    if base_rate is not None:
+        base_rate = options.number("base_rate", base_rate)
+        if not 0 < base_rate < 1:
+            raise ValueError(f"base_rate: expected a number between 0 and 1, got {base_rate!r}")
+    also = {name: options.flag(name, value) for name, value in flags.items()}
+    return sum_metric(
+        with_threshold(terms, options.optional_threshold("label_threshold", label_threshold)),
+        functools.partial(values, base_rate=base_rate, **also),
+        **of_builder,
+    )
 
 
 @factory
 def ne(
     *,
     logloss: bool = False,
+    nats: bool = False,
+    relative: bool = False,
+    base_rate: float | None = None,
     label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
@@ -177,38 +150,55 @@ def ne(
     Predictions and one minus predictions are clamped to [1e-12, 1 - 1e-12]. Of a batch made with
     ``logits=True`` it is computed from the logits.
 
+    The average label is that of the same examples, so NE of one day is not relative to what NE of
+    another is. With ``base_rate=r`` it is relative to always predicting ``r``, whatever the labels
+    turn out to be: ``ne = sum(w ce) / sum(w ce_r)``, where ``ce_r = -(y log2 r + (1 - y)
+    log2(1 - r))``.
+
     Out of the domain, so NaN: a prediction or a label outside of [0, 1], but for a prediction
     beyond 1 by rounding, and a weight below 0. Labels between 0 and 1 are soft ones.
 
     Source: He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, ADKDD 2014,
-    section 3.
+    section 3, for NE and RIG; Belli et al., Privacy-Aware Recommender Systems Challenge on
+    Twitter's Home Timeline, 2020, for RCE.
 
     Args:
         logloss: also give ``logloss = sum(w ce) / S``, in bits per unit of weight.
+        nats: also give ``logloss_nats``, the same in nats, ``ln 2`` times as many, as losses of
+            training and scikit-learn's ``log_loss`` are. It has a name of its own, so that no
+            series of values changes its unit under one name.
+        relative: also give what is gained, of which more is better: relative information gain,
+            ``rig = 1 - ne``, and relative cross entropy, ``rce = 100 (1 - ne)``, in percent.
+        base_rate: the rate to be relative to, above 0 and below 1; None for the average label.
         label_threshold: labels from here on are 1, others 0; None takes them as they are, in [0,
             1].
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
-        undefined: the value where no weight, or only one class, has been seen, or where labels
-            beyond 0 and 1 leave no entropy.
+        undefined: the value where no weight has been seen; for ``ne``, ``rig`` and ``rce`` without
+            a base rate, also where only one class has been.
 
     Returns:
-        A `Metric` with ``lifetime_ne``, with a window ``window_ne``, and with ``logloss``
-        ``lifetime_logloss`` and ``window_logloss``, each ``float[T]``.
+        A `Metric` with ``lifetime_ne``, with a window ``window_ne``, and as options have it
+        ``lifetime_logloss``, ``lifetime_logloss_nats``, ``lifetime_rig`` and ``lifetime_rce``, and
+        those of the window, each ``float[T]``.
 
     Raises:
-        ValueError: as `recmetrics_jax.sum_metric`.
+        ValueError: as `recmetrics_jax.sum_metric`; if ``base_rate`` is not between 0 and 1.
 
     >>> import recmetrics_jax as rm
-    >>> metric = rm.ne(logloss=True)
-    >>> state = metric.update(metric.init(), rm.make_batch([0.25, 0.25, 0.25, 0.25], [0, 0, 0, 1]))
-    >>> {name: round(value.item(), 6) for name, value in metric.compute(state).items()}
-    {'lifetime_ne': 1.0, 'lifetime_logloss': 0.811278}
+    >>> metric = rm.ne(logloss=True, nats=True, relative=True)
+    >>> state = metric.update(metric.init(), rm.make_batch([0.25, 0.25, 0.25, 0.5], [0, 0, 0, 1]))
+    >>> {name: round(value.item(), 4) for name, value in metric.compute(state).items()}
+    {'lifetime_ne': 0.6918, 'lifetime_logloss': 0.5613, 'lifetime_logloss_nats': 0.389,
+    'lifetime_rig': 0.3082, 'lifetime_rce': 30.8156}
     """
-    return sum_metric(
-        with_threshold(ne_terms, options.optional_threshold("label_threshold", label_threshold)),
-        functools.partial(ne_values, logloss=options.flag("logloss", logloss)),
+    return _ne_metric(
+        ne_terms,
+        ne_values,
+        flags={"logloss": logloss, "nats": nats, "relative": relative},
+        base_rate=base_rate,
+        label_threshold=label_threshold,
         n_tasks=n_tasks,
         window=window,
         slots=slots,
@@ -234,15 +224,18 @@ unweighted_ne_terms = NESums(
 )
 
 
-def unweighted_ne_values(sums: NESums[jax.Array], *, logloss: bool) -> Values:
+def unweighted_ne_values(sums: NESums[jax.Array], **also: Any) -> Values:
     """As `ne_values`, by the names of their own."""
-    return {f"unweighted_{name}": x for name, x in ne_values(sums, logloss=logloss).items()}
+    return {f"unweighted_{name}": x for name, x in ne_values(sums, **also).items()}
 
 
 @factory
 def unweighted_ne(
     *,
     logloss: bool = False,
+    nats: bool = False,
+    relative: bool = False,
+    base_rate: float | None = None,
     label_threshold: float | None = None,
     n_tasks: int = 1,
     window: int | None = None,
@@ -262,21 +255,24 @@ def unweighted_ne(
 
     Args:
         logloss: also give ``unweighted_logloss = sum(ce) / N``, in bits per example.
+        nats: also give ``unweighted_logloss_nats``, the same in nats.
+        relative: also give ``unweighted_rig`` and ``unweighted_rce``, as `recmetrics_jax.ne`.
+        base_rate: the rate to be relative to, as in `recmetrics_jax.ne`.
         label_threshold: labels from here on are 1, others 0; None takes them as they are, in [0,
             1].
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
-        undefined: the value where no example, or only one class, has been seen, or where labels
-            beyond 0 and 1 leave no entropy.
+        undefined: the value where no example has been seen; without a base rate, of all but
+            logloss, also where only one class has been.
 
     Returns:
-        A `Metric` with ``lifetime_unweighted_ne``, with a window ``window_unweighted_ne``, and with
-        ``logloss`` ``lifetime_unweighted_logloss`` and ``window_unweighted_logloss``, each
+        A `Metric` with ``lifetime_unweighted_ne``, with a window ``window_unweighted_ne``, and as
+        options have it ``lifetime_unweighted_logloss`` and the others, as `recmetrics_jax.ne`, each
         ``float[T]``.
 
     Raises:
-        ValueError: as `recmetrics_jax.sum_metric`.
+        ValueError: as `recmetrics_jax.ne`.
 
     >>> import recmetrics_jax as rm
     >>> metric = rm.unweighted_ne()
@@ -285,11 +281,12 @@ def unweighted_ne(
     >>> round(metric.compute(state)["lifetime_unweighted_ne"].item(), 6)
     1.0
     """
-    return sum_metric(
-        with_threshold(
-            unweighted_ne_terms, options.optional_threshold("label_threshold", label_threshold)
-        ),
-        functools.partial(unweighted_ne_values, logloss=options.flag("logloss", logloss)),
+    return _ne_metric(
+        unweighted_ne_terms,
+        unweighted_ne_values,
+        flags={"logloss": logloss, "nats": nats, "relative": relative},
+        base_rate=base_rate,
+        label_threshold=label_threshold,
         n_tasks=n_tasks,
         window=window,
         slots=slots,
