@@ -23,6 +23,7 @@ from recmetrics_jax._src.keys import Keys, keys_of
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics.area import auc, auprc
 from recmetrics_jax._src.metrics.binned import binned_auc, binned_auprc
+from recmetrics_jax._src.metrics.brier import brier
 from recmetrics_jax._src.metrics.catalogue import rank_metrics
 from recmetrics_jax._src.metrics.classification import accuracy, precision, recall
 from recmetrics_jax._src.metrics.counts import (
@@ -39,6 +40,7 @@ from recmetrics_jax._src.metrics.ranks import average_precision, mrr
 from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
 from recmetrics_jax._src.metrics.recommended import recommended_items
 from recmetrics_jax._src.metrics.regression import mae, mse, r_squared
+from recmetrics_jax._src.metrics.reliability import ece, reliability
 from recmetrics_jax._src.metrics.retrieval import hit_rate, precision_at, recall_at
 from recmetrics_jax._src.metrics.session_pairs import pairwise_auc, session_auc
 from recmetrics_jax._src.numerics import safe_divide
@@ -88,8 +90,10 @@ __all__ = [
     "worst",
     # Metrics of sums.
     "accuracy",
+    "brier",
     "calibration",
     "ctr",
+    "ece",
     "examples",
     "field_calibration_error",
     "mae",
@@ -101,6 +105,7 @@ __all__ = [
     "precision",
     "r_squared",
     "recall",
+    "reliability",
     "unweighted_ne",
     "weighted_avg",
     # Metrics of order.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 import oracles
+import oracles_calibration
 import oracles_catalogue as catalogue
 import oracles_order as order
 import oracles_sessions as sessions
@@ -73,7 +74,7 @@ def largest(batch):
     return {"largest": jnp.max(batch.predictions, axis=1, where=batch.mask, initial=0.0)}
 
 
-OF_NE = {"logloss": True, "nats": True, "relative": True}
+OF_NE = {"logloss": True, "nats": True}  # What is gained is 1 - ne, which loses digits near 0.
 
 
 def ne(**options):
@@ -138,6 +139,17 @@ def of_sessions(name, factory, oracle, *, ks, share=sessions.total_weight, **opt
     )
 
 
+def of_bins(name, *, by_rows=False, **options):
+    """A metric of a few bins of predictions, the same for all of them, and none empty."""
+    bins = {"bins": 3, "spacing": "uniform"}
+    return Case(
+        name,
+        functools.partial(getattr(rm, name), **bins, **options),
+        functools.partial(getattr(oracles_calibration, name), **bins),
+        by_rows=by_rows,
+    )
+
+
 def relevant_weight(p, y, w, ids):
     """What pooled recall is divided by."""
     return sum(weight * y.sum() for _, y, weight in sessions.sessions_of(p, y, w, ids))
@@ -179,6 +191,9 @@ CASES = [
         lambda *x: {"ne": oracles.ne(*x, base_rate=0.4)["ne"]},
     ),
     Case("calibration", rm.calibration, oracles.calibration),
+    of_bins("reliability"),
+    of_bins("ece", by_rows=True),
+    of_bins("brier", decomposition=True),
     Case("ctr", rm.ctr, oracles.ctr),
     Case("mse", rm.mse, oracles.mse),
     Case("mae", rm.mae, oracles.mae),

@@ -36,8 +36,7 @@ def ne(predictions, labels, weights, base_rate=None):
     if base_rate or (positive > 0 and negative > 0):
         entropy = positive * math.log2(1 / mean) + negative * math.log2(1 / (1 - mean))
         ne = ratio(logloss * total, entropy)
-    values = {"ne": ne, "rig": 1 - ne, "rce": 100 * (1 - ne)}
-    return {**values, "logloss": logloss, "logloss_nats": logloss / math.log2(math.e)}
+    return {"ne": ne, "logloss": logloss, "logloss_nats": logloss / math.log2(math.e)}
 
 
 def unweighted_ne(predictions, labels, weights):

@@ -36,6 +36,8 @@ VALUES = {
     "pair_weights": "product",
     "scope": "batch",
     "of": "all",
+    "spacing": "uniform",
+    "norm": "l2",
 }
 BY_KIND = {"int": 8, "float": 0.25, "bool": True, "str": "user"}
 AS_NUMPY = {int: (np.int32, np.int64, np.uint16), float: (np.float32, np.float64)}

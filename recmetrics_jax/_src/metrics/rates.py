@@ -58,9 +58,15 @@ def calibration(
 ) -> Metric:
     """Calibration: what was predicted over what happened; 1 is calibrated on average.
 
-    ``calibration = sum(w p) / sum(w y)``. Also called PCOC, predicted click over click. Predictions
-    and labels may be amounts of any size; out of the domain, so NaN, is one below 0, as logits
-    have, and a weight below 0.
+    ``calibration = sum(w p) / sum(w y)``: above 1 more is predicted than happens. It goes by other
+    names:
+
+    - PCOC, predicted click over click, and predicted over observed clicks, is this value;
+    - COPC, click over predicted click, is its inverse, ``sum(w y) / sum(w p) = 1 / calibration``.
+
+    By bins of predictions it is `recmetrics_jax.reliability`, of which `recmetrics_jax.ece` is one
+    number. Predictions and labels may be amounts of any size; out of the domain, so NaN, is one
+    below 0, as logits have, and a weight below 0.
 
     Source: He et al., Practical Lessons from Predicting Clicks on Ads at Facebook, ADKDD 2014,
     section 3.
