@@ -50,7 +50,7 @@ def test_what_is_gained_is_what_ne_leaves_to_one():
     assert values["rce"] == pytest.approx(100 * (1 - wanted), rel=1e-6)
 
 
-@pytest.mark.parametrize("base_rate", [0.01, 0.5, 0.97, 1e-30])
+@pytest.mark.parametrize("base_rate", [0.01, 0.97, 1e-30])
 def test_always_predicting_the_base_rate_has_an_ne_of_one(base_rate):
     """Whatever the labels and weights are; of 1e-30, predictions are clamped."""
     _, y, w = stream()

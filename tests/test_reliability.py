@@ -223,6 +223,7 @@ def test_values_of_many_states_at_once_are_those_of_each():
     weights = rng.integers(0, 2, (3, 2, 1, size))
     parts = np.concatenate([weights, weights * rng.random((3, 2, 2, size)), weights], axis=2)
 
+    @jax.jit
     def values(histogram):
         sums = of_reliability.ReliabilitySums(histogram)
         return of_reliability.ece_values(sums, options=options, norm="l1")
