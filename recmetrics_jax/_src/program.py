@@ -128,10 +128,10 @@ class Program(Value):
         histograms = []
         for histogram, (_, term) in zip(state.histograms, self.layout.histograms, strict=True):
             index, weights = term.scatter(term.view(batch))
-            if not term.raw:
-                weights = jnp.where(has_bad[term.domain][..., None], jnp.nan, weights)
-            if term.decay is not None:
-                with jax.enable_x64(True):
+            with jax.enable_x64(True):  # What examples count may be float64.
+                if not term.raw:
+                    weights = jnp.where(has_bad[term.domain][..., None], jnp.nan, weights)
+                if term.decay is not None:
                     histogram = histogram.times(term.decay.kept(examples))
             histograms.append(histogram.add(index, weights))
         pushed = []
