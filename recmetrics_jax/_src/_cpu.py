@@ -35,6 +35,9 @@ many devices, or a divisor of it, each device adds up its own, and one collectiv
 IN_A_PASS = 4
 """Arrays added up in one pass: what is too long to be unrolled takes four times as long."""
 
+RUN = 256
+"""Columns that lie side by side, from which on it is quicker to copy them than to look each up."""
+
 SMALL = 4096
 """Numbers in an array up to which one pass for all, and one way for all, is best: to start another
 would take longer."""
@@ -166,9 +169,14 @@ def columns_of(x: jax.Array, columns: np.ndarray) -> jax.Array:
     [[4, 5, 3]]
     """
     runs = np.split(columns, np.flatnonzero(np.diff(columns) != 1) + 1)
-    if len(columns) < SMALL or len(runs) > UNROLLED:
+    if len(columns) < max(SMALL, len(runs) * RUN):
         return x[:, columns]
     return jnp.concatenate([x[:, run[0] : run[-1] + 1] for run in runs], axis=1)
+
+
+def computed_once(x: jax.Array) -> jax.Array:
+    """An array as it is, which is not computed anew for each use of it, if it is large."""
+    return jax.lax.optimization_barrier(x) if is_known(x.size) and x.size > SMALL else x
 
 
 def by_shortcut(

@@ -13,7 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src import numerics
+from recmetrics_jax._src import _cpu, numerics
 from recmetrics_jax._src.histogram import Histogram
 from recmetrics_jax._src.samples import Samples
 from recmetrics_jax._src.sharding import varying_axes
@@ -36,7 +36,8 @@ class Sum(NamedTuple):
     def add(self, statistics: jax.Array) -> "Sum":
         """With ``statistics``, ``float64[T, K]``, added; in an x64 scope."""
         chex.assert_shape(statistics, self.parts.shape[1:])
-        return Sum(numerics.add(self.parts, numerics.split(statistics, self.parts.dtype, 3)))
+        split = numerics.split(statistics, self.parts.dtype, 3)
+        return Sum(numerics.add(self.parts, _cpu.computed_once(split)))
 
     def times(self, factors: jax.Array) -> "Sum":
         """The sums times factors, ``float64[T, K]``; in an x64 scope."""

@@ -168,7 +168,7 @@ def t_tails(t: jax.Array, freedom: int) -> jax.Array:
     ratios = 2 * steps / (2 * steps + 1) if is_odd else (2 * steps - 1) / (2 * steps)
     coefficients = np.cumprod(np.concatenate([[1.0], ratios]))
     square = jnp.square(jnp.cos(angle))[..., None]
-    powers = jnp.power(square, np.arange(len(coefficients)).reshape(*[1] * t.ndim, -1))
+    powers = jnp.power(square, np.arange(1.0 * len(coefficients)).reshape(*[1] * t.ndim, -1))
     series = jnp.sin(angle) * jnp.sum(powers * coefficients.reshape(*[1] * t.ndim, -1), axis=-1)
     if is_odd:
         within = 2 / math.pi * (angle + (jnp.cos(angle) * series if freedom > 1 else 0))

@@ -1,6 +1,9 @@
 """Where examples count, and how often, when their sums are spread; and these sums.
 
-Shapes: ``G`` segments, or products of segments, ``R`` resamples, ``K`` statistics.
+What is quick on a CPU was tried: a scatter of each column, which XLA computes as it is read, and
+for resamples products of blocks of examples, so that how often they are drawn stays in the cache.
+
+Shapes: ``G`` segments, or products of segments, ``R`` resamples, ``K`` columns.
 """
 
 import math
@@ -13,8 +16,21 @@ import jax.numpy as jnp
 from recmetrics_jax._src.base import Batch, along, is_known
 from recmetrics_jax._src.spreads import Resamples, Segments, Spread, product
 
-LARGEST_PRODUCT = 1 << 22
-"""How many numbers of examples, resamples and statistics are made at once."""
+BLOCK = 512
+"""Examples in a product: of so many, float32 adds up what they count; of blocks, float64."""
+
+BLOCKS = 16
+"""How many blocks are multiplied at once."""
+
+
+FEW = 32
+"""Up to so many segments, those of resamples are multiplied, each with all examples."""
+
+SHARED = 256
+"""Up to so many segments, each has several sums."""
+
+LANES = 8
+"""How many."""
 
 
 class Place(NamedTuple):
@@ -24,8 +40,9 @@ class Place(NamedTuple):
     """``G``."""
     segment: jax.Array | None
     """``int32[T, N]``: ``G`` of an example that is of none."""
-    drawn: jax.Array | None
-    """``int32[T, N, R]``: how often resamples draw an example."""
+    resamples: Resamples | None
+    keys: tuple[jax.Array, ...]
+    """What resamples draw by, ``[T, N]`` each; none if there are none."""
     age: jax.Array | None
     """``float64[T, N]``: what an example counts by its age."""
 
@@ -33,16 +50,17 @@ class Place(NamedTuple):
     def of(cls, batch: Batch, spreads: Sequence[Spread]) -> "Place":
         """In sums that are spread."""
         count = math.prod(x.count for x in spreads if isinstance(x, Segments))
-        segment = drawn = age = None
+        place = cls(count, None, None, (), None)
         for x in spreads:
             if isinstance(x, Segments):
-                segment = product(segment, x.of(batch), x.count, count)
+                number = product(place.segment, x.of(batch), x.count, count)
+                place = place._replace(segment=number)
             elif isinstance(x, Resamples):
-                drawn = x.of(batch)
+                place = place._replace(resamples=x, keys=batch.key(x.name))
             else:
                 with jax.enable_x64(True):
-                    age = x.of(batch)
-        return cls(count, segment, drawn, age)
+                    place = place._replace(age=x.of(batch))
+        return place
 
     def of_rows(self, rows: jax.Array) -> "Place":
         """Of the examples ``int32[T, N]``, all as old as the newest."""
@@ -50,50 +68,91 @@ class Place(NamedTuple):
         def taken(x: jax.Array) -> jax.Array:
             return jnp.take_along_axis(x, along(rows, x), axis=1, mode="promise_in_bounds")
 
-        segment, drawn = jax.tree.map(taken, (self.segment, self.drawn))
-        return Place(self.segments, segment, drawn, None)
+        segment, keys = jax.tree.map(taken, (self.segment, self.keys))
+        return self._replace(segment=segment, keys=keys, age=None)
 
-    def sums(self, statistics: jax.Array) -> jax.Array:
-        """The sums of ``float64[T, N, K]``, ``[T, G, R, K]``, of axes there are; in x64."""
+    def drawn(self) -> jax.Array | None:
+        """How often resamples draw examples, ``int32[T, N, R]``; None if there are none."""
+        return None if self.resamples is None else self.resamples.drawn(*self.keys)
+
+    def sums(self, columns: Sequence[jax.Array]) -> jax.Array:
+        """The sums of columns ``float[T, N]``, ``float64[T, G, R, K]``, of axes that there are.
+
+        In an x64 scope.
+        """
         if self.age is not None:
-            statistics = statistics * self.age[..., None]
-        if self.segment is None:
-            if self.drawn is None:
-                return jnp.sum(statistics, axis=1)
-            # Not by einsum: `vmap` would make its result float32.
-            contracted = (((1,), (1,)), ((0,), (0,)))
-            return jax.lax.dot_general(self.drawn.astype(jnp.float64), statistics, contracted)
-        if self.drawn is None:
-            return self._by_segment(self.segment, statistics)
-        return self._by_segment_and_resample(self.segment, self.drawn, statistics)
+            columns = [x.astype(jnp.float64) * self.age for x in columns]
+        if self.resamples is not None and (self.segment is None or self.segments <= FEW):
+            return self._by_products(columns, self.resamples)
+        if self.segment is not None:
+            return jnp.stack([self._by_scatter(x, self.segment) for x in columns], axis=-1)
+        return jnp.stack([jnp.sum(x, axis=1, dtype=jnp.float64) for x in columns], axis=-1)
 
-    def _by_segment(self, segment: jax.Array, statistics: jax.Array) -> jax.Array:
-        n_tasks, _, size = statistics.shape
-        tasks = jnp.arange(n_tasks, dtype=jnp.int32)[:, None]
-        empty = jnp.zeros((n_tasks, self.segments, size))
-        return empty.at[tasks, segment].add(statistics, mode="drop")
+    def _by_scatter(self, column: jax.Array, segment: jax.Array) -> jax.Array:
+        """The sums of one column, ``float64[T, G]`` or ``[T, G, R]``.
 
-    def _by_segment_and_resample(
-        self, segment: jax.Array, drawn: jax.Array, statistics: jax.Array
-    ) -> jax.Array:
-        """Of so many examples at a time as are not too large."""
-        n_tasks, examples, size = statistics.shape
-        width = drawn.shape[2] * size
+        Segments have one more number beside them, for those of none, so that no index has to be
+        looked at; and few of them several, since a sum has to wait for that before it.
+        """
+        column = column.astype(jnp.float64)
+        drawn = self.drawn()
+        if drawn is not None:
+            column = column[..., None] * drawn.astype(jnp.float64)
+        n_tasks, examples, *rest = column.shape
+        places = self.segments + 1
+        lanes = LANES if places <= SHARED and not rest else 1
+        task = jnp.arange(n_tasks, dtype=jnp.int32)[:, None]
+        lane = jnp.arange(examples, dtype=jnp.int32)[None] % lanes
+        index = (segment + task * jnp.int32(places)) * jnp.int32(lanes) + lane
+        total = jnp.zeros((n_tasks * places * lanes, *rest))
+        total = total.at[index.ravel()].add(column.reshape(-1, *rest), mode="promise_in_bounds")
+        return jnp.sum(total.reshape(n_tasks, places, lanes, *rest), axis=2)[:, :-1]
 
-        def of(segment: jax.Array, drawn: jax.Array, statistics: jax.Array) -> jax.Array:
-            each = drawn.astype(jnp.float64)[..., None] * statistics[:, :, None]
-            return self._by_segment(segment, each.reshape(n_tasks, -1, width))
+    def _by_products(self, columns: Sequence[jax.Array], resamples: Resamples) -> jax.Array:
+        """The sums by resample, ``float64[T, R, K]`` or ``[T, G, R, K]``.
 
-        arrays = (segment, drawn, statistics)
-        step = max(LARGEST_PRODUCT // (n_tasks * width), 1)
-        if not is_known(examples) or examples <= step:
-            total = of(*arrays)
-        else:
-            even = examples - examples % step
-            parts = [
-                jnp.moveaxis(x[:, :even].reshape(n_tasks, -1, step, *x.shape[2:]), 1, 0)
-                for x in arrays
-            ]
-            rest = of(*(x[:, even:] for x in arrays))
-            total, _ = jax.lax.scan(lambda total, part: (total + of(*part), None), rest, parts)
-        return total.reshape(n_tasks, self.segments, -1, size)
+        Columns of float32 are multiplied in float32, by blocks, and those of float64 in float64.
+        """
+        dtypes = [x.dtype for x in columns]
+        sums: list[jax.Array] = [columns[0]] * len(columns)
+        for dtype in dict.fromkeys(dtypes):
+            places = [i for i, of in enumerate(dtypes) if of == dtype]
+            numbers = jnp.stack([columns[i] for i in places])[None]
+            if self.segment is not None:
+                each = jnp.arange(self.segments, dtype=jnp.int32).reshape(-1, 1, 1, 1)
+                is_of = self.segment[None, None] == each
+                numbers = jnp.where(is_of, numbers, jnp.zeros_like(numbers))
+            groups, size, *shape = numbers.shape
+            products = _products(numbers.reshape(-1, *shape), self.keys, resamples)
+            products = products.reshape(-1, groups, size, resamples.count)
+            for i, x in zip(places, jnp.moveaxis(products, 2, 0), strict=True):
+                sums[i] = x if self.segment is not None else x[:, 0]
+        return jnp.stack(sums, axis=-1)
+
+
+def _products(numbers: jax.Array, keys: Sequence[jax.Array], resamples: Resamples) -> jax.Array:
+    """The sums of ``float[K, T, N]`` by resample, ``float64[T, K, R]``."""
+    size, n_tasks, examples = numbers.shape
+    if is_known(examples) and not examples:
+        return jnp.zeros((n_tasks, size, resamples.count))
+    length = min(BLOCK, examples) if is_known(examples) else examples
+
+    def blocks(x: jax.Array) -> jax.Array:
+        """``[..., T, N]`` as ``[T N / length, ..., length]``, padded with zeros."""
+        if is_known(examples) and examples % length:
+            x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -examples % length)])
+        return jnp.moveaxis(x.reshape(*x.shape[:-2], -1, length), -2, 0)
+
+    def of_block(block: tuple[jax.Array, ...]) -> jax.Array:
+        numbers, *keys = block
+        drawn = resamples.drawn(*keys).astype(numbers.dtype)
+        # Not by @, of which `vmap` would make the result float32.
+        return jax.lax.dot_general(numbers, drawn, (((1,), (0,)), ((), ())))
+
+    arrays = (blocks(numbers), *map(blocks, keys))
+    if is_known(examples):
+        by_block = jax.lax.map(of_block, arrays, batch_size=BLOCKS)
+    else:
+        by_block = jax.vmap(of_block)(arrays)
+    by_block = by_block.astype(jnp.float64)
+    return jnp.sum(by_block.reshape(n_tasks, -1, *by_block.shape[1:]), axis=1)

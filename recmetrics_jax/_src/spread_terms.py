@@ -92,8 +92,9 @@ class SpreadBinnedTerm(SpreadTerm, BinnedTerm):
             weights = weights.astype(jnp.float64)
             if place.age is not None:
                 weights = weights * place.age[..., None]
-            if place.drawn is not None:
-                weights = place.drawn.astype(jnp.float64)[..., None] * weights[:, :, None]
+            drawn = place.drawn()
+            if drawn is not None:
+                weights = drawn.astype(jnp.float64)[..., None] * weights[:, :, None]
             weights = weights.reshape(*index.shape, -1).astype(dtype)
         if place.segment is None:
             return index, weights
@@ -175,18 +176,18 @@ def _sums_of(
     place = Place.of(batch, spreads)
     inner = dict.fromkeys(term.inner.everywhere for term in terms)
     domains = dict.fromkeys(term.inner.domain for term in terms if not term.inner.raw)
-    columns = [outside(batch, domains)] if domains else []
+    is_bad = _where_bad(batch, place, domains)
     of_examples = [term for term in inner if not term.is_summed]
+    columns: list[jax.Array] = []
     for term in of_examples:
         x = evaluated[term] if term in evaluated else term.evaluate(term.view(batch))
-        columns.append(x.reshape(*batch.mask.shape, -1))
-    sums = place.sums(jnp.concatenate([x.astype(jnp.float64) for x in columns], axis=2))
-    is_bad = {domain: sums[..., i] > 0 for i, domain in enumerate(domains)}
-    ends = itertools.accumulate((term.size for term in of_examples), initial=len(domains))
-    by_term = {
-        term: sums[..., start : start + term.size]
-        for term, start in zip(of_examples, ends, strict=False)
-    }
+        columns += columns_of(x)
+    by_term: dict[Term, jax.Array] = {}
+    if columns:
+        starts = itertools.accumulate((term.size for term in of_examples), initial=0)
+        sums = place.sums(columns)
+        for term, start in zip(of_examples, starts, strict=False):
+            by_term[term] = sums[..., start : start + term.size]
     for term in inner:
         if term.is_summed:
             x = _of_summed(batch, spreads, term)
@@ -198,6 +199,33 @@ def _sums_of(
             of_term = jnp.where(is_bad[term.inner.domain][..., None], jnp.nan, of_term)
         result[term] = of_term.reshape(-1, *term.shape)
     return result
+
+
+def _where_bad(
+    batch: Batch, place: Place, domains: Mapping[Domain, None]
+) -> dict[Domain, jax.Array]:
+    """Where examples are out of a domain, ``bool[T, G, R]``, of axes that there are.
+
+    Mostly there are none, and nothing is added up.
+    """
+    if not domains:
+        return {}
+    is_outside = outside(batch, domains)
+
+    def places(is_outside: jax.Array) -> jax.Array:
+        return place.sums(columns_of(is_outside.astype(batch.weights.dtype))) > 0
+
+    def nowhere(is_outside: jax.Array) -> jax.Array:
+        return jnp.zeros_like(jax.eval_shape(places, is_outside))
+
+    is_bad = jax.lax.cond(jnp.any(is_outside), places, nowhere, is_outside)
+    return {domain: is_bad[..., i] for i, domain in enumerate(domains)}
+
+
+def columns_of(x: jax.Array) -> list[jax.Array]:
+    """Statistics of examples, ``[T, N, *shape]``, as columns ``[T, N]``."""
+    x = x.reshape(*x.shape[:2], -1)
+    return [x[..., i] for i in range(x.shape[2])]
 
 
 def outside(batch: Batch, domains: Iterable[Domain]) -> jax.Array:
@@ -224,7 +252,7 @@ def _of_summed(batch: Batch, spreads: Sequence[Spread], term: Term) -> jax.Array
         if place.segment is not None:
             view = apart(view, place.segment, term.keys)
         parts = [
-            place.of_rows(part.order).sums(part.rows())
+            place.of_rows(part.order).sums(columns_of(part.rows()))
             for part in term.function(view, *term.options)
         ]
         sums = jnp.concatenate(parts, axis=-1)
