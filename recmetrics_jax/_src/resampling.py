@@ -59,7 +59,7 @@ def bootstrap(
             the user; an id of the example, if examples are independent. Sessions are drawn whole,
             by the key of their rows.
         replicates: how many resamples, R, at least 20.
-        seed: which resamples.
+        seed: which resamples, below 2^32.
         interval: ``"t"`` or ``"percentile"``.
         confidence: how often the interval is to cover the true value.
         keep_replicates: also give the values of resamples, ``<value>_replicates``.
@@ -97,7 +97,7 @@ def _resampled(
     over = Resamples(
         text("key", key),
         whole("replicates", replicates, LEAST_REPLICATES),
-        whole("seed", seed, 0),
+        whole("seed", seed, 0, 2**32 - 1),
     )
     engine = Engine.of_compiled(metric)
     of_values = Formula.of(summary)

@@ -90,6 +90,7 @@ class Resamples(Value):
     count: int
     """``R``."""
     seed: int
+    """Below 2^32."""
 
     def make_key(self) -> Hashable:
         """All fields."""
