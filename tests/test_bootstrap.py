@@ -15,6 +15,8 @@ import recmetrics_jax as rm
 from recmetrics_jax._src import intervals
 from recmetrics_jax._src.spreads import Resamples
 
+pytestmark = pytest.mark.once
+
 USERS = 20
 REPLICATES = 40
 

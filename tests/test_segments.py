@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ALIKE, CATALOGUE, CLASSES, ORDER, SUMS, arrays, keys_of, metric_of
+from cases import ALIKE, ALL, ORDER, arrays, heavy_where, keys_of, metric_of
 
 import recmetrics_jax as rm
 
@@ -39,7 +39,7 @@ def values_of(metric, batches):
     return metric.compute(state)
 
 
-@pytest.mark.parametrize("case", [SUMS, CLASSES, ORDER, ALIKE, CATALOGUE], ids=str)
+@pytest.mark.parametrize("case", heavy_where(ALL, ORDER, ALIKE), ids=str)
 def test_values_are_those_of_the_examples_of_a_segment(case):
     metric = metric_of(case, window=1000)
     segmented = rm.by_segment(metric, key="country", segments=SEGMENTS)
