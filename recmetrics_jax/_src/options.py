@@ -56,6 +56,19 @@ def number(name: str, value: Any, expected: str = "a number") -> float:
         raise ValueError(f"{name}: expected {expected} that a float holds, got {value}") from error
 
 
+def finite(name: str, value: Any, least: float = -math.inf) -> float:
+    """An option that is a finite number, of at least ``least``.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    expected = "a finite number" + (f" of at least {least:g}" if math.isfinite(least) else "")
+    result = number(name, value, expected)
+    if not math.isfinite(result) or result < least:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return result
+
+
 def threshold(name: str, value: Any) -> float:
     """An option that scores or labels are compared with: any number but NaN.
 

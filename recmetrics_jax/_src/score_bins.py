@@ -170,19 +170,33 @@ class Bins(NamedTuple):
 
     def scores_in(self) -> np.ndarray:
         """How many scores each bin could hold that differ, ``int64[size]``."""
-        return _scores_in(self)
+        lowest, end = _sizes_in(self)
+        return np.maximum(end - lowest, 0)
+
+    def lowest_scores(self) -> np.ndarray:
+        """The lowest score of each bin, ``float32[size]``; any, of one that could hold none.
+
+        >>> bins = Bins(4096)
+        >>> bins.lowest_scores()[bins.places(jnp.array([0.0, 0.3, 0.9, 1.0]))].tolist()
+        [0.0, 0.28125, 0.8984375, 1.0]
+        """
+        lowest, end = _sizes_in(self)
+        is_negative = self.first_keys() < MIDDLE
+        sizes = np.minimum(np.where(is_negative, end - 1, lowest), INFINITE)
+        scores = sizes.astype(np.uint32).view(np.float32)
+        return np.where(is_negative, -scores, scores)
 
 
 @functools.lru_cache(maxsize=2)
-def _scores_in(bins: Bins) -> np.ndarray:
+def _sizes_in(bins: Bins) -> tuple[np.ndarray, np.ndarray]:
+    """The least bits of scores in each bin, without their sign, and one more than the largest."""
     first = bins.first_keys()
     last = np.append(first[1:], 1 << KEY_BITS) - 1
     # Those of a negative bin are the mirror image of a positive one.
     above = np.where(first >= MIDDLE, first - MIDDLE, MIDDLE - 1 - last)
     # -0 is 0, and has no key of its own; what is beyond infinity is no number.
     lowest = np.maximum(sizes_of(above), first < MIDDLE)
-    end = np.minimum(sizes_of(above + (last - first) + 1), INFINITE + 1)
-    return np.maximum(end - lowest, 0)
+    return lowest, np.minimum(sizes_of(above + (last - first) + 1), INFINITE + 1)
 
 
 def cut_alike(bins: int, bits: np.ndarray) -> Bins:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
@@ -96,8 +96,8 @@ def added_by_bin(histogram: jax.Array, area: Area, bins: Bins) -> bounds.Added:
     return area.added(bounds.Bins.of(histogram, is_tied))
 
 
-def _binned_metric(
-    area: Area,
+def histogram_metric(
+    values: Callable[..., Values],
     *,
     bins: int,
     refine: Ranges,
@@ -105,8 +105,9 @@ def _binned_metric(
     n_tasks: int,
     window: int | None,
     slots: int,
-    undefined: float,
+    undefined: float | Mapping[str, float],
 ) -> Metric:
+    """A metric of a histogram of scores: ``values`` of its sums, and of its `Bins`."""
     bins = whole("bins", bins, 2)
     if bins & (bins - 1) or bins > 1 << 24:
         raise ValueError(f"bins: expected a power of two of at most 2^24, got {bins}")
@@ -114,7 +115,7 @@ def _binned_metric(
     label_threshold = optional_threshold("label_threshold", label_threshold)
     return sum_metric(
         with_threshold(histogram_terms(of), label_threshold),
-        functools.partial(binned_values, area=area, bins=of),
+        functools.partial(values, bins=of),
         n_tasks=n_tasks,
         window=window,
         slots=slots,
@@ -184,8 +185,8 @@ def binned_auc(
     {'lifetime_binned_auc': 0.875, 'lifetime_binned_auc_lower': 0.75,
     'lifetime_binned_auc_upper': 1.0}
     """
-    return _binned_metric(
-        ROC,
+    return histogram_metric(
+        functools.partial(binned_values, area=ROC),
         bins=bins,
         refine=refine,
         label_threshold=label_threshold,
@@ -246,8 +247,8 @@ def binned_auprc(
     {'lifetime_binned_auprc': 0.833333, 'lifetime_binned_auprc_lower': 0.797267,
     'lifetime_binned_auprc_upper': 1.0}
     """
-    return _binned_metric(
-        PRECISION_RECALL,
+    return histogram_metric(
+        functools.partial(binned_values, area=PRECISION_RECALL),
         bins=bins,
         refine=refine,
         label_threshold=label_threshold,

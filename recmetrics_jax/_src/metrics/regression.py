@@ -11,6 +11,7 @@ from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.options import finite
 from recmetrics_jax._src.terms import WEIGHTS, Term, scores
 
 X = TypeVar("X")
@@ -152,22 +153,27 @@ def mae(
     )
 
 
-def label_moment(batch: Batch, power: int) -> jax.Array:
-    """``w y^power``, in float64: variances are small differences of its sums."""
+def label_moment(batch: Batch, power: int, center: float = 0.0) -> jax.Array:
+    """``w (y - center)^power``, in float64: variances are small differences of its sums."""
     with jax.enable_x64(True):
         labels, weights = (x.astype(jnp.float64) for x in (batch.labels, batch.weights))
-        return weights * jax.lax.integer_pow(labels, power)
+        return weights * jax.lax.integer_pow(labels - center, power)
 
 
-r_squared_terms = RSquaredSums(
-    *mse_terms, label_sum=Term(label_moment, (1,)), label_squared_sum=Term(label_moment, (2,))
-)
+def r_squared_terms_about(center: float) -> RSquaredSums[Term]:
+    """The terms of R squared, with the moments of labels about a number."""
+    about = (center,) if center else ()
+    first, second = (Term(label_moment, (power, *about)) for power in (1, 2))
+    return RSquaredSums(*mse_terms, label_sum=first, label_squared_sum=second)
 
 
-def r_squared_values(
-    sums: RSquaredSums[jax.Array], *, of_constant: float = math.nan, cancelled: float = CANCELLED
-) -> Values:
-    """The value of R squared; ``of_constant`` where labels are constant.
+r_squared_terms = r_squared_terms_about(0.0)
+
+
+def unexplained(
+    sums: RSquaredSums[jax.Array], of_constant: float = math.nan, cancelled: float = CANCELLED
+) -> jax.Array:
+    """The errors over the labels' variance, ``float64[T]``; ``of_constant`` of constant labels.
 
     They count as constant where their variance, a difference of sums, may be but the rounding of
     these: below ``cancelled`` times the mean of their squares.
@@ -175,13 +181,20 @@ def r_squared_values(
     explained = safe_divide(jnp.square(sums.label_sum), sums.weighted_num_samples)
     total = sums.label_squared_sum - explained
     is_constant = jnp.abs(total) <= cancelled * jnp.abs(sums.label_squared_sum)
-    left = safe_divide(sums.error_sum, jnp.where(is_constant, 0.0, total), 1 - of_constant)
-    return {"r_squared": 1 - left}
+    return safe_divide(sums.error_sum, jnp.where(is_constant, 0.0, total), of_constant)
+
+
+def r_squared_values(
+    sums: RSquaredSums[jax.Array], *, of_constant: float = math.nan, cancelled: float = CANCELLED
+) -> Values:
+    """The value of R squared; ``of_constant`` where labels are constant."""
+    return {"r_squared": 1 - unexplained(sums, 1 - of_constant, cancelled)}
 
 
 @factory
 def r_squared(
     *,
+    center: float = 0.0,
     n_tasks: int = 1,
     window: int | None = None,
     slots: int = DEFAULT_SLOTS,
@@ -195,18 +208,22 @@ def r_squared(
     Source: Wright, Correlation and Causation, Journal of Agricultural Research 20(7), 1921.
 
     Args:
+        center: a number that labels lie about, of which nothing but rounding depends. The variance
+            is ``sum(w (y - center)^2) - sum(w (y - center))^2 / sum(w)``: labels of 1,000,000 that
+            vary by 1 keep their digits if they are taken from 1,000,000.
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
         undefined: the value where no weight has been seen, or labels are constant: where they
-            deviate from their mean by less than 1e-5 of their root mean square.
+            deviate from their mean by less than 1e-5 of the root mean square of ``y - center``,
+            which may be nothing but rounding.
 
     Returns:
         A `Metric` with ``lifetime_r_squared`` and, with a window, ``window_r_squared``, each
         ``float[T]``.
 
     Raises:
-        ValueError: as `recmetrics_jax.sum_metric`.
+        ValueError: as `recmetrics_jax.sum_metric`, and if ``center`` is not a finite number.
 
     >>> import recmetrics_jax as rm
     >>> metric = rm.r_squared()
@@ -215,7 +232,7 @@ def r_squared(
     [0.5]
     """
     return sum_metric(
-        r_squared_terms,
+        r_squared_terms_about(finite("center", center)),
         r_squared_values,
         n_tasks=n_tasks,
         window=window,
