@@ -21,6 +21,7 @@ from recmetrics_jax._src.decaying import decayed
 from recmetrics_jax._src.describe import Description, describe, scalars
 from recmetrics_jax._src.keys import Keys, keys_of
 from recmetrics_jax._src.metric import Metric
+from recmetrics_jax._src.metrics.amounts import mape, msle, smape
 from recmetrics_jax._src.metrics.area import auc, auprc
 from recmetrics_jax._src.metrics.binned import binned_auc, binned_auprc
 from recmetrics_jax._src.metrics.brier import brier
@@ -32,17 +33,22 @@ from recmetrics_jax._src.metrics.counts import (
     out_of_domain_examples,
 )
 from recmetrics_jax._src.metrics.entropy import ne, unweighted_ne
+from recmetrics_jax._src.metrics.f_beta import f_beta
 from recmetrics_jax._src.metrics.field_calibration import field_calibration_error
+from recmetrics_jax._src.metrics.latest import scalar
 from recmetrics_jax._src.metrics.multiclass import multiclass_recall
 from recmetrics_jax._src.metrics.pairwise import rauc, xauc
+from recmetrics_jax._src.metrics.quantiles import pinball_loss
 from recmetrics_jax._src.metrics.ranking import ndcg
 from recmetrics_jax._src.metrics.ranks import average_precision, mrr
-from recmetrics_jax._src.metrics.rates import calibration, ctr, weighted_avg
+from recmetrics_jax._src.metrics.rates import average, calibration, ctr, weighted_avg
 from recmetrics_jax._src.metrics.recommended import recommended_items
 from recmetrics_jax._src.metrics.regression import mae, mse, r_squared
+from recmetrics_jax._src.metrics.relative import bias, nmse
 from recmetrics_jax._src.metrics.reliability import ece, reliability
 from recmetrics_jax._src.metrics.retrieval import hit_rate, precision_at, recall_at
 from recmetrics_jax._src.metrics.session_pairs import pairwise_auc, session_auc
+from recmetrics_jax._src.metrics.weights import effective_sample_size, positives, sum_weights
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.ranked import make_rank_batch, make_topk_batch
 from recmetrics_jax._src.refining import ranges_to_refine
@@ -50,6 +56,7 @@ from recmetrics_jax._src.resampling import bootstrap, compare, stack_models
 from recmetrics_jax._src.sampled import Sampled
 from recmetrics_jax._src.segmenting import Segment, by_segment, segments_of, worst
 from recmetrics_jax._src.terms import Term
+from recmetrics_jax._src.throughput import examples_per_second
 
 if TYPE_CHECKING:
     from recmetrics_jax.integrations import nnx
@@ -96,18 +103,32 @@ __all__ = [
     "ece",
     "examples",
     "field_calibration_error",
+    "average",
+    "bias",
+    "f_beta",
     "mae",
+    "mape",
     "mse",
+    "msle",
     "multiclass_recall",
     "ne",
-    "nonfinite_examples",
-    "out_of_domain_examples",
+    "nmse",
+    "pinball_loss",
     "precision",
     "r_squared",
     "recall",
     "reliability",
+    "smape",
     "unweighted_ne",
     "weighted_avg",
+    # Counts, and the last value.
+    "effective_sample_size",
+    "examples_per_second",
+    "nonfinite_examples",
+    "out_of_domain_examples",
+    "positives",
+    "scalar",
+    "sum_weights",
     # Metrics of order.
     "auc",
     "auprc",

@@ -203,7 +203,27 @@ CASES = [
     Case("precision", rm.precision, oracles.precision),
     Case("recall", rm.recall, oracles.recall),
     Case("recall_at_0.3", recall_at, lambda *x: oracles.recall(*x, threshold=0.3)),
+    Case(
+        "f_beta",
+        functools.partial(rm.f_beta, beta=2.0),
+        functools.partial(oracles.f_beta, beta=2.0),
+    ),
     Case("weighted_avg", rm.weighted_avg, oracles.weighted_avg),
+    Case("average", rm.average, oracles.average),
+    Case("nmse", rm.nmse, oracles.nmse),
+    Case("bias", rm.bias, oracles.bias),
+    Case(
+        "mape",
+        functools.partial(rm.mape, epsilon=0.25),
+        functools.partial(oracles.mape, epsilon=0.25),
+    ),
+    Case("smape", rm.smape, oracles.smape),
+    Case("msle", rm.msle, oracles.msle),
+    Case(
+        "pinball_loss",
+        functools.partial(rm.pinball_loss, quantile=0.75),
+        functools.partial(oracles.pinball_loss, quantile=0.75),
+    ),
     Case("multiclass_recall", multiclass_recall, oracles.multiclass_recall, n_classes=4),
     Case("examples", rm.examples, oracles.examples, by_rows=True),
     Case("nonfinite_examples", rm.nonfinite_examples, oracles.nonfinite_examples),
@@ -213,6 +233,15 @@ CASES = [
         oracles.out_of_domain_examples,
         by_rows=True,
     ),
+    Case("sum_weights", rm.sum_weights, oracles.sum_weights),
+    Case("positives", rm.positives, oracles.positives),
+    Case(
+        "effective_sample_size",
+        rm.effective_sample_size,
+        oracles.effective_sample_size,
+        by_rows=True,
+    ),
+    Case("scalar", of_samples(rm.scalar), oracles.scalar, is_sum=False),
     Case(
         "sample_metric", of_samples(rm.sample_metric, values=largest), oracles.largest, is_sum=False
     ),
@@ -346,7 +375,7 @@ CASES = [
         keys=ITEMS,
     ),
 ]
-COUNTS = ("examples", "nonfinite_examples", "out_of_domain_examples")
+COUNTS = ("examples", "nonfinite_examples", "out_of_domain_examples", "sum_weights", "positives")
 OF_ONE_PROGRAM = ("ndcg", "precision_at", "hit_rate", "mrr", "average_precision")
 OF_ONE_PROGRAM += (
     "pooled_recall_at",

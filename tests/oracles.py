@@ -71,6 +71,64 @@ def r_squared(predictions, labels, weights):
     return {"r_squared": 1 - ratio(errors, np.sum(weights * deviations**2))}
 
 
+def nmse(predictions, labels, weights, baseline=1.0):
+    errors = np.sum(weights * (labels - predictions) ** 2)
+    value = ratio(errors, np.sum(weights * (labels - baseline) ** 2))
+    return {"nmse": value, "nrmse": math.sqrt(value)}
+
+
+def bias(predictions, labels, weights):
+    error = np.sum(weights * (predictions - labels))
+    relative = ratio(error, np.sum(weights * labels))
+    return {"bias": ratio(error, np.sum(weights)), "relative_bias": relative}
+
+
+def mean_loss(loss, predictions, labels, weights):
+    rows = zip(predictions, labels, weights, strict=True)
+    return ratio(math.fsum(w * loss(p, y) for p, y, w in rows), math.fsum(weights))
+
+
+def mape(*examples, epsilon=0.0):
+    def loss(p, y):
+        return ratio(abs(y - p), max(abs(y), epsilon))
+
+    return {"mape": mean_loss(loss, *examples)}
+
+
+def smape(*examples):
+    def loss(p, y):
+        return 2 * abs(y - p) / (abs(y) + abs(p)) if y or p else 0.0
+
+    return {"smape": mean_loss(loss, *examples)}
+
+
+def msle(*examples):
+    def loss(p, y):
+        return (math.log1p(y) - math.log1p(p)) ** 2 if min(p, y) > -1 else NAN
+
+    mean = mean_loss(loss, *examples)
+    return {"msle": mean, "rmsle": math.sqrt(mean)}
+
+
+def pinball_loss(*examples, quantile=0.5):
+    def loss(p, y):
+        return quantile * (y - p) if p < y else (1 - quantile) * (p - y)
+
+    return {"pinball_loss": mean_loss(loss, *examples)}
+
+
+def average(predictions, labels, weights):
+    total = np.sum(weights)
+    return {
+        "label_average": ratio(np.sum(weights * labels), total),
+        "prediction_average": ratio(np.sum(weights * predictions), total),
+    }
+
+
+def scalar(predictions, labels, weights):
+    return {"scalar": average(predictions, labels, weights)["label_average"]}
+
+
 def counts_at(predictions, labels, weights, threshold):
     """Weighted true positives, false positives, false negatives, and weight of right answers."""
     tp = fp = fn = right = 0.0
@@ -96,6 +154,14 @@ def precision(predictions, labels, weights, threshold=0.5):
 def recall(predictions, labels, weights, threshold=0.5):
     tp, _, fn, _ = counts_at(predictions, labels, weights, threshold)
     return {"recall": ratio(tp, tp + fn)}
+
+
+def f_beta(predictions, labels, weights, beta=1.0, threshold=0.5):
+    tp, fp, fn, _ = counts_at(predictions, labels, weights, threshold)
+    if tp + fp + fn == 0:
+        return {"f_beta": NAN}
+    p, r = tp / (tp + fp) if tp else 0.0, tp / (tp + fn) if tp else 0.0
+    return {"f_beta": (1 + beta**2) * p * r / (beta**2 * p + r) if tp else 0.0}
 
 
 def multiclass_recall(predictions, labels, weights):
@@ -130,6 +196,22 @@ def out_of_domain_examples(predictions, labels, weights):
         "labels_between_0_and_1": (labels > 0) & (labels < 1),
     }
     return {f"examples_with_{cause}": float(np.sum(rows)) for cause, rows in counts.items()}
+
+
+def sum_weights(predictions, labels, weights):
+    return {"sum_weights": math.fsum(weights)}
+
+
+def positives(predictions, labels, weights):
+    return {
+        "positives": math.fsum(weights * labels),
+        "negatives": math.fsum(weights * (1 - labels)),
+    }
+
+
+def effective_sample_size(predictions, labels, weights):
+    size = ratio(np.sum(weights) ** 2, np.sum(weights**2))
+    return {"effective_sample_size": size, "effective_sample_rate": ratio(size, len(weights))}
 
 
 def largest(predictions, labels, weights):

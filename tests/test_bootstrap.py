@@ -94,7 +94,9 @@ def test_the_counts_are_those_of_poisson_and_independent():
     for k, p in enumerate([0.3679, 0.3679, 0.1839, 0.0613, 0.0153]):
         np.testing.assert_allclose((counts == k).mean(axis=0), p, atol=error + 0.006)
     correlation = np.corrcoef(counts.T)
-    other = np.asarray(Resamples("user_id", 4, 2**32 - 1).drawn(*each.key("user_id")))[0].astype(float)
+    other = np.asarray(Resamples("user_id", 4, 2**32 - 1).drawn(*each.key("user_id")))[0].astype(
+        float
+    )
     np.testing.assert_allclose(correlation - np.eye(4), 0, atol=error)
     np.testing.assert_allclose(np.corrcoef(counts[:, 0], other[:, 0])[0, 1], 0, atol=error)
     # Neighbouring keys.

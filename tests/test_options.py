@@ -38,6 +38,7 @@ VALUES = {
     "of": "all",
     "spacing": "uniform",
     "norm": "l2",
+    "baseline": 0.25,
 }
 BY_KIND = {"int": 8, "float": 0.25, "bool": True, "str": "user"}
 AS_NUMPY = {int: (np.int32, np.int64, np.uint16), float: (np.float32, np.float64)}
@@ -72,6 +73,8 @@ def call(name, **options):
     }
     if "scope" in parameters:  # Each has options of its own.
         needed |= {"scope": "window" if "shards" in options else "batch", "window": 9}
+    if "shards" in options:
+        needed |= {"window": 9}
     return getattr(rm, name)(**{**needed, **options})
 
 

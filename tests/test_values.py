@@ -103,6 +103,7 @@ def test_no_update_at_all_is_undefined(case):
 def is_count(name):
     """Whether a value is of no examples what it is: 0."""
     counts = ("examples", "largest", "_groups", "_sessions", "unknown_items", "reliability_weight")
+    counts += ("sum_weights", "_positives", "_negatives")
     return any(count in name for count in counts)
 
 
@@ -205,6 +206,8 @@ def test_undefined_values_are_what_the_user_asks_for(case):
         assert {name.split("/")[1].split("_")[0] for name in names} == scopes
     for name, value in values.items():
         wanted = 0.0 if is_count(name) else 0.5
+        if name.endswith(("_threshold", "_thresholds")):
+            wanted = np.nan  # There is none.
         np.testing.assert_array_equal(value, np.full(value.shape, wanted), err_msg=name)
 
 

@@ -54,7 +54,9 @@ def nonfinite_examples(
 ) -> Metric:
     """The number of examples that came with a NaN or an infinity, masked at the door or not.
 
-    ``nonfinite_examples = sum([a prediction, label or weight is not finite])``.
+    ``nonfinite_examples = sum([a prediction, label or weight is not finite])``. Missing labels are
+    counted so, if they are given as NaN with ``mask_nonfinite=True``: each task leaves out the
+    examples that it has no label for. (torchrec.metrics.num_missing_labels adds up their weights.)
 
     Args:
         n_tasks: number of tasks ``T``.

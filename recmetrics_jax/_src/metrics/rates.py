@@ -1,4 +1,4 @@
-"""Ratios of weighted sums: calibration, CTR, weighted average."""
+"""Ratios of weighted sums: calibration, CTR, averages."""
 
 import math
 from typing import Generic, NamedTuple, TypeVar
@@ -214,6 +214,70 @@ def weighted_avg(
     return sum_metric(
         weighted_avg_terms,
         weighted_avg_values,
+        n_tasks=n_tasks,
+        window=window,
+        slots=slots,
+        undefined=undefined,
+    )
+
+
+class AverageSums(NamedTuple, Generic[X]):
+    """Sufficient statistics of averages, each ``float[T]``."""
+
+    label_sum: X
+    prediction_sum: X
+    weighted_num_samples: X
+
+
+average_terms = AverageSums(WEIGHTED_LABELS, WEIGHTED_PREDICTIONS, WEIGHTS)
+
+
+def average_values(sums: AverageSums[jax.Array]) -> Values:
+    """The values of averages."""
+    return {
+        "label_average": safe_divide(sums.label_sum, sums.weighted_num_samples),
+        "prediction_average": safe_divide(sums.prediction_sum, sums.weighted_num_samples),
+    }
+
+
+@factory
+def average(
+    *,
+    n_tasks: int = 1,
+    window: int | None = None,
+    slots: int = DEFAULT_SLOTS,
+    undefined: float = math.nan,
+) -> Metric:
+    """Weighted averages of the labels and of the predictions, whatever they are.
+
+    ``label_average = sum(w y) / sum(w)``, ``prediction_average = sum(w p) / sum(w)``. Out of the
+    domain, so NaN: a weight below 0.
+
+    Source: the weighted arithmetic mean; the names are those of torchrec.metrics.average.
+
+    Args:
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
+        undefined: the value where no weight has been seen.
+
+    Returns:
+        A `Metric` with ``lifetime_label_average`` and ``lifetime_prediction_average`` and, with a
+        window, ``window_label_average`` and ``window_prediction_average``, each ``float[T]``, in
+        the unit of the labels and of the predictions.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.average()
+    >>> state = metric.update(metric.init(), rm.make_batch([4.0, 8.0], [0, 1], [3, 1]))
+    >>> {name: value.item() for name, value in metric.compute(state).items()}
+    {'lifetime_label_average': 0.25, 'lifetime_prediction_average': 5.0}
+    """
+    return sum_metric(
+        average_terms,
+        average_values,
         n_tasks=n_tasks,
         window=window,
         slots=slots,
