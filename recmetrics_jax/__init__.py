@@ -32,11 +32,13 @@ from recmetrics_jax._src.metrics.counts import (
     nonfinite_examples,
     out_of_domain_examples,
 )
+from recmetrics_jax._src.metrics.curve_points import pr_curve, roc_curve
 from recmetrics_jax._src.metrics.entropy import ne, unweighted_ne
 from recmetrics_jax._src.metrics.f_beta import f_beta
 from recmetrics_jax._src.metrics.field_calibration import field_calibration_error
 from recmetrics_jax._src.metrics.latest import scalar
 from recmetrics_jax._src.metrics.multiclass import multiclass_recall
+from recmetrics_jax._src.metrics.operating_points import precision_at_recall, recall_at_precision
 from recmetrics_jax._src.metrics.pairwise import rauc, xauc
 from recmetrics_jax._src.metrics.quantiles import pinball_loss
 from recmetrics_jax._src.metrics.ranking import ndcg
@@ -97,15 +99,14 @@ __all__ = [
     "worst",
     # Metrics of sums.
     "accuracy",
+    "average",
+    "bias",
     "brier",
     "calibration",
     "ctr",
     "ece",
-    "examples",
-    "field_calibration_error",
-    "average",
-    "bias",
     "f_beta",
+    "field_calibration_error",
     "mae",
     "mape",
     "mse",
@@ -123,6 +124,7 @@ __all__ = [
     "weighted_avg",
     # Counts, and the last value.
     "effective_sample_size",
+    "examples",
     "examples_per_second",
     "nonfinite_examples",
     "out_of_domain_examples",
@@ -135,8 +137,12 @@ __all__ = [
     "binned_auc",
     "binned_auprc",
     "pairwise_auc",
+    "pr_curve",
+    "precision_at_recall",
     "ranges_to_refine",
     "rauc",
+    "recall_at_precision",
+    "roc_curve",
     "session_auc",
     "xauc",
     # Metrics of catalogues.

@@ -15,6 +15,7 @@ import oracles
 import oracles_calibration
 import oracles_catalogue as catalogue
 import oracles_order as order
+import oracles_points as points
 import oracles_sessions as sessions
 import pytest
 
@@ -147,6 +148,21 @@ def of_bins(name, *, by_rows=False, **options):
         functools.partial(getattr(rm, name), **bins, **options),
         functools.partial(getattr(oracles_calibration, name), **bins),
         by_rows=by_rows,
+    )
+
+
+def of_points(name, factory, oracle, **options):
+    """A metric of points of curves, of the bins that `binned_auc` has."""
+    by_oracle = options
+    for of_recall, other in ((True, "precision"), (False, "recall")):
+        if other in options:
+            least = {"least": options[other]}
+            by_oracle = {"name": name, "of_recall": of_recall, "tied": (0, 1), **least}
+    return Case(
+        name,
+        functools.partial(factory, bins=4096, **options),
+        functools.partial(oracle, **by_oracle),
+        has_ties=True,
     )
 
 
@@ -283,6 +299,10 @@ CASES = [
         functools.partial(order.auprc_bounds, tied=(0, 1)),
         has_ties=True,
     ),
+    of_points("recall_at_precision", rm.recall_at_precision, points.best, precision=0.25),
+    of_points("precision_at_recall", rm.precision_at_recall, points.best, recall=0.5),
+    of_points("roc_curve", rm.roc_curve, points.roc_curve, points=7),
+    of_points("pr_curve", rm.pr_curve, points.pr_curve, points=7),
     Case(
         "xauc",
         rm.xauc,

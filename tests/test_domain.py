@@ -52,6 +52,9 @@ EXCLUDES = {
     "ndcg_at_2": {"labels_below_0"} | WEIGHTS,
     **dict.fromkeys(OF_SESSIONS, BINARY),
     **dict.fromkeys(OF_PAIRS, WEIGHTS),
+    **dict.fromkeys(
+        ("recall_at_precision", "precision_at_recall", "roc_curve", "pr_curve"), BINARY
+    ),
     **{name: set() for name in COUNTS},
     "sum_weights": WEIGHTS,
     "positives": BINARY,

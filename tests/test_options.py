@@ -14,7 +14,7 @@ from recmetrics_jax._src.metrics._groups import Average
 rm: Any = recmetrics_jax  # misuse is what a type checker refuses
 
 REQUIRED = {"n_classes": 4, "n_items": 5, "window": 9, "terms": {"n": len}, "values": dict}
-REQUIRED |= {"k": 3}
+REQUIRED |= {"k": 3, "precision": 0.5, "recall": 0.5}
 NOT_SCALAR = {
     "terms",
     "values",
