@@ -396,14 +396,10 @@ CASES = [
     ),
 ]
 COUNTS = ("examples", "nonfinite_examples", "out_of_domain_examples", "sum_weights", "positives")
-OF_ONE_PROGRAM = ("ndcg", "precision_at", "hit_rate", "mrr", "average_precision")
-OF_ONE_PROGRAM += (
-    "pooled_recall_at",
-    "xauc",
-    "auc",
-    "grouped_auprc",
-    "binned_auprc",
-    "session_auc",
+OF_ONE_PROGRAM = (
+    *("ndcg", "precision_at", "hit_rate", "mrr", "average_precision", "pooled_recall_at"),
+    *("auc", "grouped_auprc", "xauc", "session_auc"),
+    *("binned_auprc", "recall_at_precision", "precision_at_recall", "roc_curve", "pr_curve"),
 )
 NAMES = [case.name for case in CASES]
 BY_NAME = dict(zip(NAMES, CASES, strict=True))
