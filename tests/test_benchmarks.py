@@ -26,6 +26,7 @@ def test_all_cases_are_listed_under_distinct_names():
     families = {name.split("/")[0] for name in names}
     assert families == {
         "update", "compute", "adapter", "train step", "merge", "compile", "memory", "catalogue",
+        "spread",
     }  # fmt: skip
 
 

@@ -15,6 +15,8 @@ rm: Any = recmetrics_jax  # misuse is what a type checker refuses
 
 REQUIRED = {"n_classes": 4, "n_items": 5, "window": 9, "terms": {"n": len}, "values": dict}
 REQUIRED |= {"k": 3, "precision": 0.5, "recall": 0.5}
+REQUIRED |= {"metric": recmetrics_jax.ne(n_tasks=2), "key": "user", "segments": 3, "half_life": 9.0}
+COMBINATORS = ("by_segment", "bootstrap", "compare", "decayed")
 NOT_SCALAR = {
     "terms",
     "values",
@@ -24,6 +26,8 @@ NOT_SCALAR = {
     "sampled",
     "popularity",
     "refine",
+    "metric",
+    "by_segment",
 }
 VALUES = {
     "bins": 4096,
@@ -39,6 +43,10 @@ VALUES = {
     "spacing": "uniform",
     "norm": "l2",
     "baseline": 0.25,
+    "interval": "percentile",
+    "replicates": 32,
+    "models": 2,
+    "resampled_by": "weights",
 }
 BY_KIND = {"int": 8, "float": 0.25, "bool": True, "str": "user"}
 AS_NUMPY = {int: (np.int32, np.int64, np.uint16), float: (np.float32, np.float64)}
@@ -46,12 +54,12 @@ AS_NUMPY |= {bool: (np.bool_,), str: (np.str_,)}
 
 
 def factories():
-    """All that make metrics and take ``n_tasks``, but collections."""
+    """All that make metrics, but collections."""
     for name in rm.__all__:
         make = getattr(rm, name)
         if callable(make) and not isinstance(make, type) and name != "collection":
             parameters = inspect.signature(make).parameters
-            if "n_tasks" in parameters:
+            if "n_tasks" in parameters or name in COMBINATORS:
                 yield name, parameters
 
 
@@ -61,7 +69,10 @@ def options():
             if option not in NOT_SCALAR:
                 kind = str(getattr(parameter.annotation, "__name__", parameter.annotation))
                 default = BY_KIND.get(kind.split(" ")[0])
-                yield name, option, VALUES.get(option, default)
+                value = (
+                    1 if (name, option) == ("compare", "baseline") else VALUES.get(option, default)
+                )
+                yield name, option, value
 
 
 def call(name, **options):
@@ -73,7 +84,7 @@ def call(name, **options):
     }
     if "scope" in parameters:  # Each has options of its own.
         needed |= {"scope": "window" if "shards" in options else "batch", "window": 9}
-    if "shards" in options:
+    if "shards" in options and "window" in parameters:
         needed |= {"window": 9}
     return getattr(rm, name)(**{**needed, **options})
 

@@ -80,7 +80,7 @@ def bootstrap(
     >>> state = metric.update(metric.init(), rm.make_batch(labels, labels, keys={"user_id": users}))
     >>> values = metric.compute(state)
     >>> round(values["lifetime_ctr"].item(), 3), round(values["lifetime_ctr_se"].item(), 3)
-    (0.25, 0.005)
+    (0.25, 0.004)
     """
     summary = functools.partial(
         intervals.with_intervals,
