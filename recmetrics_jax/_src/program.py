@@ -169,11 +169,9 @@ class Program(Value):
         # Where there is no padding between the last ones, they are all to be added up.
         last = tail(batch, limit)
         there, wanted = (jnp.sum(x.mask, axis=1, dtype=jnp.int32) for x in (last, batch))
-        return jax.lax.cond(
-            jnp.all(there == jnp.minimum(wanted, limit)),
-            lambda: self._sums(columns, last)[0],
-            of_all,
-        )
+        of_last = self._sums(columns, last)[0]  # Not in a branch, where XLA would take longer.
+        is_all = jnp.all(there == jnp.minimum(wanted, limit))
+        return jax.lax.cond(is_all, lambda: of_last, of_all)
 
     def _sums(self, columns: Columns, batch: Batch) -> tuple[jax.Array, dict[Domain, jax.Array]]:
         """The sums of terms over a batch, ``float64[T, K]``, NaN in tasks with a bad example.
