@@ -50,6 +50,7 @@ def drawn(batch, seed=0):
     return Resamples("user_id", REPLICATES, seed).drawn(*batch.key("user_id"))
 
 
+@pytest.mark.heavy
 def test_resamples_are_the_metric_of_examples_as_often_as_they_are_drawn():
     members = {n: f(n_tasks=2) for n, f in METRICS.items() if n != "ranks"}
     members["auc"] = rm.auc(window=200, n_tasks=2)
@@ -135,6 +136,7 @@ def test_the_laws_hold_of_resamples():
     rm.testing.check_laws(metric, [batch(i) for i in range(3)], skip=["weights"], rtol=1e-5)
 
 
+@pytest.mark.heavy
 def test_resamples_by_segment_in_either_order():
     each = batch(5)
     country = np.arange(80) % 3

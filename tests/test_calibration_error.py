@@ -14,7 +14,7 @@ from clicks import click_rates, values_of
 import recmetrics_jax as rm
 from recmetrics_jax._src.metrics.reliability import folded_mean
 
-pytestmark = pytest.mark.numerics
+pytestmark = pytest.mark.once
 
 NORMS = ("l1", "l2", "max")
 

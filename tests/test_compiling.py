@@ -55,7 +55,9 @@ def sizes(function, argument):
 
 
 @pytest.mark.parametrize(
-    "chain", heavy_where([updates, merges, all_merges], all_merges), ids=lambda f: f.__name__
+    "chain",
+    heavy_where([updates, merges, all_merges], merges, all_merges),
+    ids=lambda f: f.__name__,
 )
 def test_a_chain_in_one_program_compiles_in_linear_time(chain):
     """As in gradient accumulation, or a fold of states.

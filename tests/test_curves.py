@@ -13,7 +13,7 @@ from sklearn import metrics as sklearn
 import recmetrics_jax as rm
 from recmetrics_jax._src.score_bins import Bins, keys_of
 
-pytestmark = pytest.mark.numerics
+pytestmark = pytest.mark.once
 
 POINTS = 21
 

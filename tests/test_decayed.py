@@ -8,6 +8,8 @@ import pytest
 
 import recmetrics_jax as rm
 
+pytestmark = pytest.mark.once
+
 HALF_LIFE = 30.0
 PLAIN = rm.collection({"ctr": rm.ctr(n_tasks=2), "binned": rm.binned_auc(bins=64, n_tasks=2)})
 METRIC = rm.decayed(PLAIN, half_life=HALF_LIFE)

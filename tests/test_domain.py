@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ALIKE, ALL, CLASSES, COUNTS, ORDER, SUMS, arrays, batch_of, metric_of
+from cases import ALIKE, ALL, CLASSES, COUNTS, ORDER, SUMS, arrays, batch_of, heavy_where, metric_of
 from cases import keys_of as keys_of_case
 
 import recmetrics_jax as rm
+
+pytestmark = pytest.mark.once
 
 WEIGHTS = {"weights_below_0"}
 BINARY = {"labels_below_0", "labels_above_1"} | WEIGHTS
@@ -79,7 +81,7 @@ def with_one(case, where, value, *, seed=1):
 
 
 @pytest.mark.parametrize("cause", OUTSIDE)
-@pytest.mark.parametrize("case", [SUMS, ORDER, ALIKE], ids=str)
+@pytest.mark.parametrize("case", heavy_where([SUMS, ORDER, ALIKE], ALIKE), ids=str)
 def test_what_a_formula_excludes_makes_its_task_nan(case, cause):
     metric = metric_of(case, window=150)
     given = with_one(case, *OUTSIDE[cause])
@@ -181,6 +183,7 @@ BINARY_FACTORIES = {
 }
 
 
+@pytest.mark.heavy
 def test_a_threshold_makes_classes_of_any_labels():
     rng = np.random.default_rng(0)
     p, stars, w = rng.random(60), rng.integers(-2, 6, 60), rng.integers(0, 4, 60)
@@ -270,7 +273,7 @@ def test_logits_are_padded_windowed_and_left_out_like_predictions():
 
 
 LOWEST = np.finfo(np.float32).min
-BY_ORDER = [ORDER, ALIKE, CLASSES]
+BY_ORDER = heavy_where([ORDER, ALIKE, CLASSES], ALIKE)
 
 
 @pytest.mark.parametrize("case", BY_ORDER, ids=str)

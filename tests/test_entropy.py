@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss
 
 import recmetrics_jax as rm
 
-pytestmark = pytest.mark.numerics
+pytestmark = pytest.mark.once
 
 
 def values_of(metric, *arrays):

@@ -42,7 +42,11 @@ def write(folder, rows):
 
 
 @pytest.mark.parametrize(
-    ("xla_flags", "devices"), [("", 4), ("--xla_force_host_platform_device_count=2", 2)]
+    ("xla_flags", "devices"),
+    [
+        ("", 4),
+        pytest.param("--xla_force_host_platform_device_count=2", 2, marks=pytest.mark.heavy),
+    ],
 )
 def test_movielens_trains_evaluates_and_agrees_with_numpy(tmp_path, xla_flags, devices):
     for package in ("flax", "optax", "rich"):

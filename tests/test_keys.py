@@ -7,6 +7,8 @@ import pytest
 
 import recmetrics_jax as rm
 
+pytestmark = pytest.mark.once
+
 BIG = np.array([5, 5 + 2**32, 5, 5 + 2**40])
 
 

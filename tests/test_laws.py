@@ -14,13 +14,13 @@ WINDOW = 150
 CTR = BY_NAME["ctr"]
 
 
-OF_SUMS = ("unit", "associativity", "homomorphism", "split", "permutation", "padding", "weights")
+OF_ALIKE = ("split", "padding", "weights")
 OF_PACKAGES = ("transformations", "devices", "stability", "donation")
 
 
 def _cases_of_laws():
     for case in [*GROUPED, CTR, ALIKE]:
-        for law in OF_SUMS if case is ALIKE else rm.testing.LAWS:
+        for law in OF_ALIKE if case is ALIKE else rm.testing.LAWS:
             marks = []
             if case is ALIKE or (case is ORDER and law == "transformations"):
                 marks = [pytest.mark.heavy]

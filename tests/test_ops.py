@@ -12,11 +12,11 @@ import pytest
 
 from recmetrics_jax import ops
 
-pytestmark = pytest.mark.numerics
+pytestmark = pytest.mark.once
 
 SIZES = (1, 2, 7, 40)  # few, so that few are compiled
 
-settings = hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+settings = hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
 
 
 def arrays(elements, dtype, tasks=2):

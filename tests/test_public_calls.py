@@ -218,7 +218,9 @@ def test_every_public_function_of_ops_is_called_here():
     assert of_ops == {name for name in PUBLIC if name.startswith("ops.")}
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.heavy if n == "all_merge" else ()) for n in PUBLIC]
+)
 def test_calls_compile_once_and_keep_no_maps(name):
     call = PUBLIC[name]
     for _ in range(2):

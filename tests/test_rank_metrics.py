@@ -13,6 +13,8 @@ import pytest
 import recmetrics_jax
 from recmetrics_jax._src.rank_bins import RankBins, spread
 
+pytestmark = pytest.mark.once
+
 rm: Any = recmetrics_jax  # misuse is what a type checker refuses
 
 NAN = math.nan

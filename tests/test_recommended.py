@@ -15,6 +15,8 @@ from jax.sharding import PartitionSpec as P
 
 import recmetrics_jax
 
+pytestmark = pytest.mark.once
+
 rm: Any = recmetrics_jax  # misuse is what a type checker refuses
 
 DEVICES = 4

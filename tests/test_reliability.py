@@ -19,7 +19,7 @@ import recmetrics_jax as rm
 from recmetrics_jax._src.metrics import reliability as of_reliability
 from recmetrics_jax._src.reliability_bins import FINE, LOWEST, BinOptions, edges_of, places
 
-pytestmark = pytest.mark.numerics
+pytestmark = pytest.mark.once
 
 SPACINGS = ("log", "uniform", "quantile")
 NORMS = ("l1", "l2", "max")

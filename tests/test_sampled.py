@@ -9,6 +9,8 @@ import recmetrics_jax as rm
 from recmetrics_jax._src.metrics.catalogue import discount, one
 from recmetrics_jax._src.sampled import corrected, sampled_ranks
 
+pytestmark = pytest.mark.once
+
 
 def values_of(metric, batch):
     values = metric.compute(metric.update(metric.init(), batch))

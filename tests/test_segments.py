@@ -162,6 +162,7 @@ def test_hashed_keys_share_slots_and_that_is_told():
     assert len(np.unique(rm.segments_of(np.arange(100_000), segments=1000))) == 1000
 
 
+@pytest.mark.heavy
 def test_the_laws_hold_by_segment():
     metric = rm.by_segment(
         rm.collection(

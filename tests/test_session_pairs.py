@@ -129,6 +129,7 @@ def check(values, wanted, rtol=1e-6, atol=1e-7):
 MIXES = [("binary", "some_zero"), ("soft", "unequal"), ("equal", "irrational")]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("mix", MIXES, ids="-".join)
 @pytest.mark.parametrize("scope", SCOPES)
 def test_each_is_its_definition(scope, mix):

@@ -11,6 +11,8 @@ import pytest
 
 import recmetrics_jax as rm
 
+pytestmark = pytest.mark.once
+
 TASKS, EXAMPLES, STEPS = 32, 10, 9
 
 

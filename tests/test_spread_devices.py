@@ -84,6 +84,7 @@ ROUTES = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("route", ROUTES)
 def test_route_gives_what_one_device_gives(route):
     values, wanted = ROUTES[route](), METRIC.compute(run(jax.jit(update), METRIC.init()))

@@ -11,6 +11,8 @@ import pytest
 
 import recmetrics_jax
 
+pytestmark = pytest.mark.once
+
 rm: Any = recmetrics_jax  # misuse is what a type checker refuses
 
 N, K, R = 12, 6, 4
