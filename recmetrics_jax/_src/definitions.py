@@ -208,15 +208,16 @@ class WindowSums(SampleDefinition):
         return self.of(of_sums, self.kept)
 
     def evaluate(self, rows: Batch) -> Values:
-        """The values of examples."""
-        return values_of_sums(rows, of_sums=self.of_sums)
+        """The values of examples; of sums in which a bad one is, or one out of a domain, NaN."""
+        sums = {term: term.total(rows) for term in self.of_sums.distinct_terms()}
+        return self.of_sums.evaluate(self.of_sums.of_terms(sums))
 
 
 def values_of_sums(rows: Batch, *, of_sums: SumDefinition) -> Values:
-    """The values of the sums over examples.
+    """The values of the sums over examples, whatever they are.
 
     What is undefined is replaced here, where sums that are NaN, of what is out of a formula's
     domain, are told from values that are undefined.
     """
-    sums = {term: term.total(rows) for term in of_sums.distinct_terms()}
+    sums = {term: term.evaluate(rows) for term in of_sums.distinct_terms()}
     return of_sums.evaluate(of_sums.of_terms(sums))
