@@ -29,7 +29,12 @@ class Both(NamedTuple):
 
 
 class Told(SumDefinition):
-    """What is told of examples, as it is: no estimate, of which one might ask how sure it is."""
+    """What is told of examples, as it is."""
+
+    @property
+    def is_estimate(self) -> bool:
+        """It is none."""
+        return False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +52,11 @@ class CombinedSums(SumDefinition):
     def scope(self) -> str:
         """As of what is spread."""
         return self.inner.scope
+
+    @property
+    def is_estimate(self) -> bool:
+        """As of what is spread."""
+        return self.inner.is_estimate
 
     def spread_values(self, sums: Any, terms: Any) -> Values:
         """The values of sums that are spread, by segment or resample, ``[T, ..., ...]``."""
@@ -179,9 +189,7 @@ def resampled(definition: Definition, over: Resamples, summary: Formula) -> Defi
 
 
 def _resampled_sums(definition: SumDefinition, over: Resamples, summary: Formula) -> SumDefinition:
-    if isinstance(definition, Told):
-        return definition
-    if isinstance(definition, SegmentedSums) and isinstance(definition.inner, Told):
+    if not definition.is_estimate:
         return definition
     for term in definition.distinct_terms():
         _check_resampled(term)

@@ -1,10 +1,11 @@
 """Any metric of sums with exponential decay: how it is lately."""
 
+import functools
+
 from recmetrics_jax._src.combined import decayed as decayed_definition
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Engine, Metric
 from recmetrics_jax._src.options import number, whole
-from recmetrics_jax._src.program import Member
 from recmetrics_jax._src.spreads import Decay
 
 
@@ -43,7 +44,4 @@ def decayed(metric: Metric, *, half_life: float, shards: int = 1) -> Metric:
     if not 0 < half_life < float("inf"):
         raise ValueError(f"half_life: expected a number of examples above 0, got {half_life}")
     over = Decay(half_life / whole("shards", shards, 1))
-    engine = Engine.of_compiled(metric)
-    return engine.with_definitions(
-        Member(prefix, decayed_definition(of, over)) for prefix, of in engine.program.members
-    )
+    return Engine.of_compiled(metric).changed(functools.partial(decayed_definition, over=over))

@@ -95,6 +95,11 @@ class SumDefinition(Definition):
         """What comes before the names of values that are not of the window."""
         return "lifetime_"
 
+    @property
+    def is_estimate(self) -> bool:
+        """Whether values are estimates, of which one may ask how sure they are."""
+        return True
+
     def make_key(self) -> Hashable:
         """All fields."""
         leaves, structure = jax.tree.flatten(self.terms)

@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from jax import core
 
 from recmetrics_jax._src.base import Batch, State, Values, check_update
 from recmetrics_jax._src.contents import Contents
+from recmetrics_jax._src.definitions import Definition
 from recmetrics_jax._src.forks import check_not_forked
 from recmetrics_jax._src.identity import Interned, Value
 from recmetrics_jax._src.program import Member, Program
@@ -143,9 +144,10 @@ class Engine(Value):
             f"{got}; build it with sum_metric or sample_metric"
         )
 
-    def with_definitions(self, members: Iterable[Member]) -> Metric:
-        """A metric of as many tasks, of other definitions."""
-        engine = Engine(Program(self.program.n_tasks, tuple(members)))
+    def changed(self, change: Callable[[Definition], Definition], *more: Member) -> Metric:
+        """A metric of as many tasks, each of its definitions changed, and of more of them."""
+        members = [Member(prefix, change(of)) for prefix, of in self.program.members]
+        engine = Engine(Program(self.program.n_tasks, (*members, *more)))
         engine.compiled.value_shapes()  # Two values under one name raise here.
         return engine.metric
 

@@ -14,7 +14,6 @@ from recmetrics_jax._src.identity import Formula
 from recmetrics_jax._src.intervals import Interval
 from recmetrics_jax._src.metric import Engine, Metric
 from recmetrics_jax._src.options import flag, text, whole
-from recmetrics_jax._src.program import Member
 from recmetrics_jax._src.spreads import Resamples
 
 REPLICATES = 200
@@ -99,11 +98,8 @@ def _resampled(
         whole("replicates", replicates, LEAST_REPLICATES),
         whole("seed", seed, 0, 2**32 - 1),
     )
-    engine = Engine.of_compiled(metric)
-    of_values = Formula.of(summary)
-    return engine.with_definitions(
-        Member(prefix, resampled(of, over, of_values)) for prefix, of in engine.program.members
-    )
+    change = functools.partial(resampled, over=over, summary=Formula.of(summary))
+    return Engine.of_compiled(metric).changed(change)
 
 
 @factory

@@ -73,8 +73,7 @@ def by_segment(metric: Metric, *, key: str, segments: int, hashed: bool = False)
     """
     over = Segments(text("key", key), whole("segments", segments, 1), flag("hashed", hashed))
     engine = Engine.of_compiled(metric)
-    members = [Member(prefix, segmented(of, over)) for prefix, of in engine.program.members]
-    return engine.with_definitions([*members, *_told(engine, over)])
+    return engine.changed(functools.partial(segmented, over=over), *_told(engine, over))
 
 
 def _told(engine: Engine, over: Segments) -> list[Member]:
