@@ -29,6 +29,7 @@ from recmetrics_jax._src.metrics.catalogue import rank_metrics
 from recmetrics_jax._src.metrics.classification import accuracy, precision, recall
 from recmetrics_jax._src.metrics.counts import (
     examples,
+    missing_labels,
     nonfinite_examples,
     out_of_domain_examples,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "effective_sample_size",
     "examples",
     "examples_per_second",
+    "missing_labels",
     "nonfinite_examples",
     "out_of_domain_examples",
     "positives",

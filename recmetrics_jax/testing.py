@@ -192,7 +192,7 @@ def _given(batch: Batch) -> jax.Array:
 def _remake(batch: Batch, **changes: Any) -> Batch:
     """The batch through the door again, with some of its arrays replaced."""
     fields = {**batch._asdict(), "predictions": _given(batch), **changes}
-    for made in ("nonfinite", "logits", "given"):
+    for made in ("nonfinite", "unlabelled", "logits", "given"):
         del fields[made]
     return assemble(**fields, mask_nonfinite=False, are_logits=batch.logits is not None)
 

@@ -182,6 +182,10 @@ def examples(predictions, labels, weights):
     return {"examples": float(len(labels))}
 
 
+def missing_labels(predictions, labels, weights):
+    return {"missing_labels": float(np.isnan(labels).sum())}
+
+
 def nonfinite_examples(predictions, labels, weights):
     return {"nonfinite_examples": 0.0}
 

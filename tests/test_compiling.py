@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BY_NAME, batches, heavy_where, nine
+from cases import BY_NAME, heavy_where, nine
+from drawing import batches
 
 import recmetrics_jax as rm
 

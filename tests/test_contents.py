@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from cases import BY_NAME, ORDER, SUM_CASES, SUMS, batches, group, metric_of
+from cases import BY_NAME, ORDER, SUM_CASES, SUMS, group, metric_of
+from drawing import batches
 
 import recmetrics_jax as rm
 from recmetrics_jax._src.metric import Engine
@@ -74,6 +75,7 @@ def test_a_state_of_another_metric_gives_no_number(name):
         assert all(np.isnan(value).all() for value in values.values())
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("case", [SUMS, SOME_OF_ORDER], ids=str)
 def test_names_and_order_do_not_matter(case):
     members = [member for member in case.members if member.name != "sample_metric"]

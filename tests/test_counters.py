@@ -20,15 +20,22 @@ def test_weights_that_are_alike_count_in_full_and_those_of_none_do_not():
 
 
 def test_missing_labels_are_counted_by_task():
-    metrics = {"bad": rm.nonfinite_examples, "good": rm.examples, "classes": rm.positives}
+    metrics = {
+        "bad": rm.nonfinite_examples,
+        "none": rm.missing_labels,
+        "good": rm.examples,
+        "classes": rm.positives,
+    }
     metric = rm.collection(metrics, n_tasks=2)
     labels = [[1, math.nan, 0], [math.nan, math.nan, 1]]
-    batch = rm.make_batch(np.ones(3), labels, mask_nonfinite=True)
+    predictions = [[1, 1, math.inf], [1, 1, 1]]
+    batch = rm.make_batch(predictions, labels, mask_nonfinite=True)
     values = metric.compute(metric.update(metric.init(), batch))
-    assert values["bad/lifetime_nonfinite_examples"].tolist() == [1, 2]
-    assert values["good/lifetime_examples"].tolist() == [2, 1]
+    assert values["bad/lifetime_nonfinite_examples"].tolist() == [2, 2]
+    assert values["none/lifetime_missing_labels"].tolist() == [1, 2]
+    assert values["good/lifetime_examples"].tolist() == [1, 1]
     assert values["classes/lifetime_positives"].tolist() == [1, 1]
-    assert values["classes/lifetime_negatives"].tolist() == [1, 0]
+    assert values["classes/lifetime_negatives"].tolist() == [0, 0]
 
 
 def test_classes_add_up_to_the_weight_of_all():

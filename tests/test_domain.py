@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ALIKE, ALL, CLASSES, COUNTS, ORDER, SUMS, arrays, batch_of, heavy_where, metric_of
-from cases import keys_of as keys_of_case
+from cases import ALIKE, ALL, CLASSES, COUNTS, ORDER, SUMS, heavy_where, metric_of
+from drawing import arrays, batch_of
+from drawing import keys_of as keys_of_case
 
 import recmetrics_jax as rm
 

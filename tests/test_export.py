@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BY_NAME, CASES, CATALOGUE, GROUPED, SUMS, batches, heavy_where, keys_of, metric_of
+from cases import BY_NAME, CASES, CATALOGUE, GROUPED, SUMS, heavy_where, metric_of
+from drawing import batches, keys_of
 from jax import export
 
 import recmetrics_jax as rm

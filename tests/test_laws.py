@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ALIKE, BY_NAME, GROUPED, ORDER, SUMS, WEIGHTED, batches, heavy_where, metric_of
+from cases import ALIKE, BY_NAME, GROUPED, ORDER, SUMS, WEIGHTED, heavy_where, metric_of
+from drawing import batches
 
 import recmetrics_jax as rm
 
@@ -24,7 +25,7 @@ def _cases_of_laws():
             marks = []
             if case is ALIKE or (case is ORDER and law == "transformations"):
                 marks = [pytest.mark.heavy]
-            elif case is ORDER and law not in OF_PACKAGES:
+            elif case is not CTR and law not in OF_PACKAGES:
                 marks = [pytest.mark.once]
             yield pytest.param(case, law, id=f"{case}-{law}", marks=marks)
 

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, GROUPED, ORDER, batches, heavy_where, metric_of, nine
+from cases import CASES, GROUPED, ORDER, heavy_where, metric_of, nine
+from drawing import batches
 
 import recmetrics_jax as rm
 from recmetrics_jax._src.identity import Formula, Interned, typed
@@ -259,6 +260,7 @@ def all_merged(states):
     return jax.jit(jax.vmap(lambda state: rm.all_merge(state, "d"), axis_name="d"))(states)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("case", heavy_where(GROUPED, ORDER), ids=str)
 def test_a_description_is_what_running_gives(case):
     metric = metric_of(case, window=100)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BY_NAME, CLASSES, SUMS, batches, metric_of
+from cases import BY_NAME, CLASSES, SUMS, metric_of
+from drawing import batches
 from flax import nnx
 
 import recmetrics_jax as rm

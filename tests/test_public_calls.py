@@ -255,6 +255,7 @@ def test_what_metrics_compile_goes_with_them_but_for_the_last_few(monkeypatch):
     assert executables() - before <= 2 * 3
 
 
+@pytest.mark.once
 def test_what_a_module_of_the_adapter_compiles_goes_when_it_goes(monkeypatch):
     for interned in (_declaration.declarations, _declaration.formulas, _passes.statistics_of):
         monkeypatch.setattr(interned, "recent", 0)

@@ -5,10 +5,12 @@ import re
 
 import jax
 import numpy as np
+import pytest
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 
 
+@pytest.mark.heavy
 def test_readme_code_runs_as_written():
     namespace: dict = {}
     # As a user runs it: optax does not keep to strict promotion.

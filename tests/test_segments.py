@@ -6,9 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ALIKE, ALL, ORDER, arrays, heavy_where, keys_of, metric_of
+from cases import ALIKE, ALL, ORDER, heavy_where, metric_of
+from drawing import arrays, keys_of
 
 import recmetrics_jax as rm
+
+pytestmark = pytest.mark.once
 
 SEGMENTS = 3
 COUNTRY = np.array([0, 2, 1, 2, 5, 0, -1, 2])
@@ -119,6 +122,26 @@ def test_a_bad_example_is_of_its_segment_alone(bad):
     assert ("any/window_largest" in is_bad) == ("w" not in bad)
     assert "session/lifetime_recall_at_1" in is_bad
     assert "session_window/window_recall_at_1" in is_bad
+
+
+@pytest.mark.parametrize("leaves_out", [False, True])
+def test_bad_examples_are_counted_where_they_would_be_without_segments(leaves_out):
+    counters = {"bad": rm.nonfinite_examples(), "none": rm.missing_labels()}
+    metric = rm.by_segment(rm.collection(counters), key="country", segments=4)
+    metric = rm.collection({"by": metric, "drawn": rm.bootstrap(counters["bad"], key="user")})
+    country, user = [0, 1, 1, 3, 9], [5, 6, 7, 8, 9]
+    predictions, labels = [0.5, np.inf, 0.5, 0.5, np.nan], [0, 1, np.nan, np.nan, 0]
+    batch = rm.make_batch(
+        *(predictions, labels, [1, 1, 1, 0, 1]),
+        mask=[True, True, True, False, True],
+        mask_nonfinite=leaves_out,
+        keys={"country": country, "user": user},
+    )
+    values = metric.compute(metric.update(metric.init(), batch))
+    assert values["by/bad/lifetime_nonfinite_examples"].tolist() == [[0, 2, 0, 0]]
+    assert values["by/none/lifetime_missing_labels"].tolist() == [[0, 1, 0, 0]]
+    assert values["drawn/lifetime_nonfinite_examples"].tolist() == [3]
+    assert values["drawn/lifetime_nonfinite_examples_se"] > 0
 
 
 def test_what_is_undefined_is_replaced_by_segment():

@@ -5,7 +5,8 @@ import functools
 import jax
 import numpy as np
 import pytest
-from cases import CATALOGUE, CLASSES, ORDER, SUMS, arrays, batch_of, metric_of
+from cases import CATALOGUE, CLASSES, ORDER, SUMS, metric_of
+from drawing import arrays, batch_of
 
 pytestmark = pytest.mark.numerics
 

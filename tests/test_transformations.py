@@ -6,18 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import (
-    CASES,
-    GROUPED,
-    ORDER,
-    SUMS,
-    SUMS_OF_ORDER,
-    batches,
-    heavy_where,
-    keys_of,
-    metric_of,
-    nine,
-)
+from cases import CASES, GROUPED, ORDER, SUMS, SUMS_OF_ORDER, heavy_where, metric_of, nine
+from drawing import batches, keys_of
 
 import recmetrics_jax as rm
 

@@ -8,21 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import (
-    ALL,
-    BY_NAME,
-    CASES,
-    COUNTS,
-    GROUPED,
-    ORDER,
-    SUMS,
-    arrays,
-    batch_of,
-    batches,
-    expected,
-    keys_of,
-    metric_of,
-)
+from cases import ALL, BY_NAME, CASES, COUNTS, GROUPED, ORDER, SUMS, metric_of
+from drawing import arrays, batch_of, batches, expected, keys_of
 
 import recmetrics_jax as rm
 
@@ -103,7 +90,7 @@ def test_no_update_at_all_is_undefined(case):
 def is_count(name):
     """Whether a value is of no examples what it is: 0."""
     counts = ("examples", "largest", "_groups", "_sessions", "unknown_items", "reliability_weight")
-    counts += ("sum_weights", "_positives", "_negatives")
+    counts += ("missing_labels", "sum_weights", "_positives", "_negatives")
     return any(count in name for count in counts)
 
 
@@ -235,7 +222,7 @@ def test_nonfinite_example_makes_its_task_nan_or_is_masked(case, where, bad):
     clean = values_of()
     parts[where][(0, 5) if parts[where].ndim == 2 else (0, 5, 1)] = bad
     for name, value in values_of().items():
-        if "examples" in name or "unknown_items" in name:
+        if any(count in name for count in ("examples", "missing_labels", "unknown_items")):
             assert np.isfinite(value).all(), name
         else:
             assert np.isnan(value[0]).all(), name
@@ -243,8 +230,11 @@ def test_nonfinite_example_makes_its_task_nan_or_is_masked(case, where, bad):
 
     masked = values_of(mask_nonfinite=True)
     parts["mask"][0, 5] = False
+    counters = ["nonfinite"]
+    if where == "labels" and np.isnan(bad):
+        counters.append("missing_labels")
     for name, value in values_of().items():
-        wanted = [1.0, 0.0] if "nonfinite" in name else value
+        wanted = [1.0, 0.0] if any(counter in name for counter in counters) else value
         np.testing.assert_array_equal(masked[name], wanted, err_msg=name)
 
 

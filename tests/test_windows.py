@@ -7,17 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from cases import (
-    CLASSES,
-    COUNTS,
-    SUMS,
-    SUMS_OF_ORDER,
-    arrays,
-    batch_of,
-    expected,
-    heavy_where,
-    metric_of,
-)
+from cases import CLASSES, COUNTS, SUMS, SUMS_OF_ORDER, heavy_where, metric_of
+from drawing import arrays, batch_of, expected
 
 import recmetrics_jax as rm
 from recmetrics_jax._src.windows import Window

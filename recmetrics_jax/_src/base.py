@@ -28,8 +28,8 @@ _SEGMENT = ""
 class Batch(NamedTuple):
     """Examples of ``T`` tasks, checked and cast; made by `make_batch`.
 
-    Where ``mask`` is False (padding), the floats and keys are zero. ``float`` is float32, or
-    float64 where the user has enabled x64.
+    Where ``mask`` is False (padding), the floats and keys are zero, but for the keys of bad
+    examples that were left out. ``float`` is float32, or float64 where the user has enabled x64.
     """
 
     predictions: jax.Array
@@ -42,6 +42,8 @@ class Batch(NamedTuple):
     """``bool[T, N]``: True for real examples, False for padding."""
     nonfinite: jax.Array
     """``bool[T, N]``: the examples that came with a NaN or an infinity."""
+    unlabelled: jax.Array
+    """``bool[T, N]``: of these, those whose label is NaN."""
     keys: Mapping[str, jax.Array]
     """``int32[T, N, 2]`` each: sessions, groups, as the upper and the lower half of 64 bits."""
     logits: jax.Array | None = None

@@ -123,7 +123,7 @@ def assemble(
     return with_automatic_axes(
         functools.partial(_assembled, given=given, are_logits=are_logits),
         *(predictions, labels, weights, mask, keys),
-        result=Batch(spec, spec, spec, spec, spec, of_keys, of_logits, given),
+        result=Batch(spec, spec, spec, spec, spec, spec, of_keys, of_logits, given),
     )
 
 
@@ -151,13 +151,18 @@ def _assembled(
     if are_logits:
         logits, predictions = predictions, _probabilities(predictions)
     nonfinite = mask & is_nonfinite(predictions, labels, weights)
+    unlabelled = mask & jnp.isnan(labels)
     if given.leaves_out:
         # But for scores of -inf, which are in order.
         scores = jnp.where(jnp.isneginf(predictions), 0.0, predictions)
         mask = mask & ~is_nonfinite(scores, labels, weights)
     logits = None if classes else logits
-    batch = Batch(predictions, labels, weights, mask, nonfinite, keys, logits, given)
-    return masked(batch, mask)._replace(nonfinite=nonfinite)  # Counted also where it is left out.
+    batch = Batch(predictions, labels, weights, mask, nonfinite, unlabelled, keys, logits, given)
+    # Bad examples are counted also where they are left out, and where their keys say.
+    of_bad = masked(batch, mask | nonfinite)
+    return masked(batch, mask)._replace(
+        nonfinite=nonfinite, unlabelled=unlabelled, keys=of_bad.keys
+    )
 
 
 def _probabilities(logits: jax.Array) -> jax.Array:

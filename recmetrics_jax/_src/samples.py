@@ -112,7 +112,7 @@ class Samples(NamedTuple):
         rows = self.rows
         mask = rows.updated != 0
         arrays = rows.predictions, rows.labels, rows.weights
-        return Batch(*arrays, mask, is_nonfinite(*arrays), rows.keys)
+        return Batch(*arrays, mask, is_nonfinite(*arrays), jnp.isnan(rows.labels), rows.keys)
 
     def push(self, batch: Batch) -> "Samples":
         """With the real examples of a batch; of more than fit, the last ones."""

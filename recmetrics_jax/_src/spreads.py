@@ -57,9 +57,12 @@ class Segments(Value):
         return (self.name,)
 
     def of(self, batch: Batch) -> jax.Array:
-        """The segments of examples, ``int32[T, N]``: ``G`` of those that are of none, or masked."""
+        """The segments of examples, ``int32[T, N]``: ``G`` of those that are of none, or padding.
+
+        Those that were left out have a segment too, in which they are counted as bad.
+        """
         number = numbers_of(*batch.key(self.name), self.count, self.hashed)
-        return jnp.where(batch.mask, number, jnp.int32(self.count))
+        return jnp.where(batch.mask | batch.nonfinite, number, jnp.int32(self.count))
 
     def repeated(self, function: Callable[[Batch], Tree]) -> Callable[[Batch], Tree]:
         """A function of examples, of each segment: ``[T, ...]`` becomes ``[T, G, ...]``."""

@@ -294,6 +294,11 @@ def nonfinite_examples(batch: Batch) -> jax.Array:
     return batch.nonfinite.astype(batch.weights.dtype)
 
 
+def missing_labels(batch: Batch) -> jax.Array:
+    """1 for each example whose label is NaN, masked or not."""
+    return batch.unlabelled.astype(batch.weights.dtype)
+
+
 NEGATIVE_WEIGHTS = ("weights_below_0",)
 NO_CLASSES = ("labels_below_0", "labels_above_1", *NEGATIVE_WEIGHTS)
 """Labels that are no classes, not even soft ones."""
@@ -301,7 +306,9 @@ NO_CLASSES = ("labels_below_0", "labels_above_1", *NEGATIVE_WEIGHTS)
 WEIGHTS = Term(weights, excludes=NEGATIVE_WEIGHTS)
 WEIGHTED_LABELS = Term(weighted_labels)
 WEIGHTED_NEGATIVES = Term(weighted_negatives)
+POSITIVES = Term(weighted_labels, excludes=NO_CLASSES)
 WEIGHTED_PREDICTIONS = Term(weighted_predictions)
 EXAMPLES = Term(examples, raw=True)
 OF_NO_LABELS = (WEIGHTS, WEIGHTED_PREDICTIONS, EXAMPLES)
 NONFINITE_EXAMPLES = Term(nonfinite_examples, raw=True)
+MISSING_LABELS = Term(missing_labels, raw=True)

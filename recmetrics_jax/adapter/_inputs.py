@@ -41,7 +41,8 @@ class Inputs(NamedTuple):
             mask = positions[None] < self.counts[:, None]
         keys = {name: halves(jnp.asarray(key)) for name, key in self.keys.items()}
         arrays = [jnp.asarray(x) for x in (self.predictions, self.labels, self.weights)]
-        return Batch(arrays[0], arrays[1], arrays[2], mask, jnp.zeros_like(mask), keys)
+        none = jnp.zeros_like(mask)
+        return Batch(arrays[0], arrays[1], arrays[2], mask, none, none, keys)
 
 
 def padded_rows(

@@ -40,7 +40,7 @@ NDCG_ATOL = 1e-12
 # of each, no area of the reference was further than 2.1e-7 from its own in float64.
 FLOAT32_RTOL = 3e-7
 CHUNKS = 5
-STREAMS = 30  # in a chunk
+STREAMS = 20  # in a chunk
 
 
 @dataclasses.dataclass

@@ -1,5 +1,6 @@
 """Errors of amounts, such as seconds watched, beside the amounts: MAPE, sMAPE, MSLE."""
 
+import functools
 import math
 
 import jax
@@ -9,7 +10,7 @@ from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.metrics.regression import ErrorSums
+from recmetrics_jax._src.metrics.regression import ErrorSums, mean_error_values
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.options import finite
 from recmetrics_jax._src.terms import WEIGHTS, Term, scores
@@ -25,11 +26,6 @@ def relative_error(batch: Batch, epsilon: float) -> jax.Array:
 def mape_terms(epsilon: float) -> ErrorSums[Term]:
     """The terms of MAPE."""
     return ErrorSums(Term(relative_error, (epsilon,)), WEIGHTS)
-
-
-def mape_values(sums: ErrorSums[jax.Array]) -> Values:
-    """The value of MAPE."""
-    return {"mape": safe_divide(sums.error_sum, sums.weighted_num_samples)}
 
 
 @factory
@@ -74,7 +70,7 @@ def mape(
     """
     return sum_metric(
         mape_terms(finite("epsilon", epsilon, 0)),
-        mape_values,
+        functools.partial(mean_error_values, name="mape"),
         n_tasks=n_tasks,
         window=window,
         slots=slots,
@@ -90,11 +86,6 @@ def symmetric_relative_error(batch: Batch) -> jax.Array:
 
 
 smape_terms = ErrorSums(Term(symmetric_relative_error), WEIGHTS)
-
-
-def smape_values(sums: ErrorSums[jax.Array]) -> Values:
-    """The value of sMAPE."""
-    return {"smape": safe_divide(sums.error_sum, sums.weighted_num_samples)}
 
 
 @factory
@@ -135,7 +126,7 @@ def smape(
     """
     return sum_metric(
         smape_terms,
-        smape_values,
+        functools.partial(mean_error_values, name="smape"),
         n_tasks=n_tasks,
         window=window,
         slots=slots,

@@ -1,4 +1,4 @@
-"""Counts of examples: all of them, and those that were not finite."""
+"""Counts of examples: all of them, those that were not finite, those without a label."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.domain import CAUSES, Domain, outside
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.terms import EXAMPLES, NONFINITE_EXAMPLES, Term
+from recmetrics_jax._src.terms import EXAMPLES, MISSING_LABELS, NONFINITE_EXAMPLES, Term
 
 FRACTIONS = "labels_between_0_and_1"
 
@@ -54,9 +54,8 @@ def nonfinite_examples(
 ) -> Metric:
     """The number of examples that came with a NaN or an infinity, masked at the door or not.
 
-    ``nonfinite_examples = sum([a prediction, label or weight is not finite])``. Missing labels are
-    counted so, if they are given as NaN with ``mask_nonfinite=True``: each task leaves out the
-    examples that it has no label for. (torchrec.metrics.num_missing_labels adds up their weights.)
+    ``nonfinite_examples = sum([a prediction, label or weight is not finite])``. Those of
+    which the label is NaN are `missing_labels`, too.
 
     Args:
         n_tasks: number of tasks ``T``.
@@ -78,6 +77,43 @@ def nonfinite_examples(
     {'ctr/lifetime_ctr': 1.0, 'bad/lifetime_nonfinite_examples': 1.0}
     """
     terms = {"nonfinite_examples": NONFINITE_EXAMPLES}
+    return sum_metric(terms, count_values, n_tasks=n_tasks, window=window, slots=slots)
+
+
+@factory
+def missing_labels(
+    *, n_tasks: int = 1, window: int | None = None, slots: int = DEFAULT_SLOTS
+) -> Metric:
+    """The number of examples that came without a label, masked at the door or not.
+
+    ``missing_labels = sum([y is NaN])``. Give labels that are missing as NaN, with
+    ``mask_nonfinite=True``: each task leaves out the examples that it has no label for, and no
+    other task does.
+
+    Source: the name is that of torchrec.metrics.num_missing_labels, which adds up weights.
+
+    Args:
+        n_tasks: number of tasks ``T``.
+        window: examples in the window, None for no window. An example that is left out is in no
+            window of others; it is counted while the update that it came with is in this one.
+        slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
+
+    Returns:
+        A `Metric` with ``lifetime_missing_labels`` and, with a window, ``window_missing_labels``,
+        each ``float[T]``; never NaN.
+
+    Raises:
+        ValueError: as `recmetrics_jax.sum_metric`.
+
+    >>> import recmetrics_jax as rm
+    >>> metric = rm.collection({"ctr": rm.ctr, "none": rm.missing_labels}, n_tasks=2)
+    >>> labels = [[1, 0, float("nan")], [float("nan"), float("nan"), 1]]
+    >>> batch = rm.make_batch([0.5, 0.5, 0.5], labels, mask_nonfinite=True)
+    >>> values = metric.compute(metric.update(metric.init(), batch))
+    >>> {name: value.tolist() for name, value in values.items()}
+    {'ctr/lifetime_ctr': [0.5, 1.0], 'none/lifetime_missing_labels': [1.0, 2.0]}
+    """
+    terms = {"missing_labels": MISSING_LABELS}
     return sum_metric(terms, count_values, n_tasks=n_tasks, window=window, slots=slots)
 
 

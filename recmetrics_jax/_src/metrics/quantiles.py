@@ -1,5 +1,6 @@
 """Errors of predictions of quantiles: pinball loss."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src.base import Batch, Values, along
+from recmetrics_jax._src.base import Batch
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.metrics.regression import ErrorSums
-from recmetrics_jax._src.numerics import safe_divide
+from recmetrics_jax._src.metrics.regression import ErrorSums, mean_error_values
 from recmetrics_jax._src.options import number
 from recmetrics_jax._src.terms import WEIGHTS, Term, scores
 
@@ -41,12 +41,6 @@ def pinball_terms(quantile: float | tuple[float, ...]) -> ErrorSums[Term]:
     if isinstance(quantile, tuple):
         return ErrorSums(Term(pinball_by_quantile, quantile, shape=(len(quantile),)), WEIGHTS)
     return ErrorSums(Term(pinball, (quantile,)), WEIGHTS)
-
-
-def pinball_values(sums: ErrorSums[jax.Array]) -> Values:
-    """The value of pinball loss, ``float[T]`` or ``float[T, Q]``."""
-    total = along(sums.weighted_num_samples, sums.error_sum)
-    return {"pinball_loss": safe_divide(sums.error_sum, total)}
 
 
 def _quantile(value: Any) -> float:
@@ -102,7 +96,7 @@ def pinball_loss(
         of = _quantile(quantile)
     return sum_metric(
         pinball_terms(of),
-        pinball_values,
+        functools.partial(mean_error_values, name="pinball_loss"),
         n_tasks=n_tasks,
         window=window,
         slots=slots,

@@ -14,12 +14,11 @@ from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.options import optional_threshold
 from recmetrics_jax._src.terms import (
     NEGATIVE_WEIGHTS,
-    NO_CLASSES,
+    POSITIVES,
     WEIGHTED_LABELS,
     WEIGHTED_PREDICTIONS,
     WEIGHTS,
     Term,
-    weighted_labels,
     weighted_predictions,
     with_threshold,
 )
@@ -108,7 +107,7 @@ class CTRSums(NamedTuple, Generic[X]):
     ctr_denom: X
 
 
-ctr_terms = CTRSums(Term(weighted_labels, excludes=NO_CLASSES), WEIGHTS)
+ctr_terms = CTRSums(POSITIVES, WEIGHTS)
 
 
 def ctr_values(sums: CTRSums[jax.Array]) -> Values:

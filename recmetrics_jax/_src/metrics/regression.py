@@ -1,12 +1,13 @@
 """Errors of regression: MSE with RMSE, MAE, and R squared."""
 
+import functools
 import math
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.base import Batch, Values, along
 from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
@@ -104,9 +105,13 @@ def absolute_error(batch: Batch) -> jax.Array:
 mae_terms = ErrorSums(Term(absolute_error), WEIGHTS)
 
 
-def mae_values(sums: ErrorSums[jax.Array]) -> Values:
-    """The value of MAE."""
-    return {"mae": safe_divide(sums.error_sum, sums.weighted_num_samples)}
+def mean_error_values(sums: ErrorSums[jax.Array], *, name: str) -> Values:
+    """The mean of errors, ``float[T]``, or of several kinds of them, ``float[T, Q]``."""
+    total = along(sums.weighted_num_samples, sums.error_sum)
+    return {name: safe_divide(sums.error_sum, total)}
+
+
+mae_values = functools.partial(mean_error_values, name="mae")
 
 
 @factory

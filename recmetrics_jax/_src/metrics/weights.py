@@ -16,9 +16,9 @@ from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.options import optional_threshold
 from recmetrics_jax._src.terms import (
     NO_CLASSES,
+    POSITIVES,
     WEIGHTS,
     Term,
-    weighted_labels,
     weighted_negatives,
     weights,
     with_threshold,
@@ -66,9 +66,7 @@ class ClassSums(NamedTuple, Generic[X]):
     negatives: X
 
 
-class_terms = ClassSums(
-    Term(weighted_labels, excludes=NO_CLASSES), Term(weighted_negatives, excludes=NO_CLASSES)
-)
+class_terms = ClassSums(POSITIVES, Term(weighted_negatives, excludes=NO_CLASSES))
 
 
 def class_values(sums: ClassSums[jax.Array]) -> Values:
