@@ -90,13 +90,15 @@ def count_pairs(
         of_x, of_y = (
             segments.take(weights, jnp.broadcast_to(rows, weights.shape)) for rows in (by_x, by_y)
         )
-        of_runs = jnp.stack([of_x, of_x, of_x, of_y])
-        before = segments.sums_before(of_runs, jnp.broadcast_to(runs[:, None], of_runs.shape))
-        of_runs = _products(of_runs, before, axis=1)
-        sums = jnp.stack([*of_runs, _inversions(ranks, of_x, starts, present)])
-        if starts is not None:
-            starts = jnp.broadcast_to(starts, sums.shape)
-        total, in_x, tied, in_y, discordant = segments.cumsum(sums, starts)
+
+        def in_runs(weights: jax.Array, runs: jax.Array) -> jax.Array:
+            before = segments.sums_before(weights, jnp.broadcast_to(runs, weights.shape))
+            return _products(weights, before, axis=0)
+
+        of_rows = [in_runs(*of) for of in zip((of_x, of_x, of_x, of_y), runs, strict=True)]
+        of_rows.append(_inversions(ranks, of_x, starts, present))
+        # One by one, which is quicker than together.
+        total, in_x, tied, in_y, discordant = (segments.cumsum(x, starts) for x in of_rows)
         in_x = in_x - tied
         # Where all rows are equal in y, all that is taken away is equal too, and leaves 0.
         concordant = (total - in_y) - in_x - discordant
