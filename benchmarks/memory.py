@@ -16,10 +16,18 @@ import recmetrics_jax as rm
 SIZES = (8192, 32_768, 131_072)
 UPDATES = 1000
 """Updates after which torchrec's windows grow no more, of however few examples."""
-REQUIRED: dict[str, dict[str, int]] = {
+REQUIRED: dict[str, dict[str, Any]] = {
     "multiclass_recall": {"n_classes": 10},
     "recommended_items": {"n_items": 100_000},
+    "field_calibration_error": {"key": "field", "segments": 100},
+    "recall_at": {"k": 10},
+    "precision_at": {"k": 10},
+    "hit_rate": {"k": 10},
+    "recall_at_precision": {"precision": 0.5},
+    "precision_at_recall": {"recall": 0.5},
+    "rauc": {"scope": "batch"},
 }
+"""What factories have to be given."""
 
 
 def factories() -> dict[str, Callable[..., rm.Metric]]:
@@ -30,6 +38,7 @@ def factories() -> dict[str, Callable[..., rm.Metric]]:
         for name, function in functions.items()
         if inspect.isfunction(function)
         and {"n_tasks", "values"} & inspect.signature(function).parameters.keys() == {"n_tasks"}
+        and function is not rm.collection
     }
 
 

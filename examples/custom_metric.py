@@ -5,8 +5,9 @@
 `recmetrics_jax.calibration` compares the mean prediction with the mean label over all examples,
 where too high and too low may cancel out. Expected calibration error compares them bin by bin
 (Naeini, Cooper and Hauskrecht, Obtaining Well Calibrated Probabilities Using Bayesian Binning,
-AAAI 2015). The metric is its formula: ``sum_metric`` adds lifetime and window, tasks, masks,
-accuracy over billions of examples, and merging.
+AAAI 2015). The package has it too, as `recmetrics_jax.ece`, with other bins and debiased; here it
+shows how a metric is built. The metric is its formula: ``sum_metric`` adds lifetime and window,
+tasks, masks, accuracy over billions of examples, and merging.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The MovieLens 100K ratings, and batches, for `movielens.py` and `retrieval.py`."""
+"""The MovieLens 100K ratings, and batches, for the examples that train on them."""
 
 import pathlib
 import subprocess

@@ -16,6 +16,7 @@ from recmetrics_jax._src import arguments, curves, pairs, segments
 from recmetrics_jax._src import relevant as _relevant
 from recmetrics_jax._src import sessions as _sessions
 from recmetrics_jax._src.catalogue import Ranks, rank_in, rank_of
+from recmetrics_jax._src.contributions import Contributions
 from recmetrics_jax._src.curves import Curve
 from recmetrics_jax._src.pairs import Pairs
 from recmetrics_jax._src.relevant import FirstRelevant, Relevant
@@ -103,4 +104,6 @@ __all__ = [
     "Ranks",
     "rank_in",
     "rank_of",
+    # What rows contribute, for `recmetrics_jax.Term(by_row=True)`.
+    "Contributions",
 ]

@@ -239,6 +239,13 @@ CASES = [
         functools.partial(rm.pinball_loss, quantile=0.75),
         functools.partial(oracles.pinball_loss, quantile=0.75),
     ),
+    Case(
+        "field_calibration_error",
+        functools.partial(rm.field_calibration_error, key="field", segments=3),
+        functools.partial(oracles_calibration.field_calibration, segments=3),
+        keys=("field",),
+        by_rows=True,
+    ),
     Case("multiclass_recall", multiclass_recall, oracles.multiclass_recall, n_classes=4),
     Case("examples", rm.examples, oracles.examples, by_rows=True),
     Case("nonfinite_examples", rm.nonfinite_examples, oracles.nonfinite_examples),

@@ -119,3 +119,25 @@ def brier(predictions, labels, weights, *, bins, spacing):
         "brier_uncertainty": mean * (1 - mean),
         "brier_within_bins": ratio(within, total),
     }
+
+
+def field_calibration(predictions, labels, weights, field, *, segments):
+    """Of examples of segments; those of none are counted."""
+    errors, losses, defined, undefined = 0.0, 0.0, 0.0, 0
+    for g in range(segments):
+        is_of = field == g
+        p, y, w = predictions[is_of], labels[is_of], weights[is_of]
+        error, positive = abs(np.sum(w * p) - np.sum(w * y)), np.sum(w * y)
+        errors += error
+        if positive > 0:
+            losses += np.sum(w) * error / positive
+            defined += np.sum(w)
+        elif np.sum(w) > 0:
+            undefined += 1
+    is_in = field < segments
+    return {
+        "field_ece": ratio(errors, np.sum(weights[is_in])),
+        "field_rce": ratio(losses, defined),
+        "field_rce_undefined_segments": undefined,
+        "field_out_of_range_examples": np.sum(~is_in),
+    }

@@ -256,6 +256,16 @@ def test_quantiles_of_t_are_those_of_scipy(freedom, confidence):
     np.testing.assert_allclose(intervals.t_quantile(probability, freedom), wanted, rtol=1e-4)
 
 
+def test_one_user_alone_tells_nothing():
+    metric = rm.by_segment(rm.bootstrap(rm.ctr(), key="user_id"), key="country", segments=2)
+    keys = {"country": [0, 0, *[1] * 30], "user_id": [7, 7, *range(30)]}
+    batch = rm.make_batch(np.ones(32), np.arange(32) % 2, keys=keys)
+    values = metric.compute(metric.update(metric.init(), batch))
+    assert values["lifetime_ctr"].tolist() == [[0.5, 0.5]]
+    for end in ("se", "low", "high"):
+        np.testing.assert_array_equal(np.isnan(values[f"lifetime_ctr_{end}"]), [[True, False]])
+
+
 def test_values_that_most_resamples_lack_have_no_interval():
     metric = rm.bootstrap(rm.ne(), key="user_id", replicates=400)
     batch = rm.make_batch([0.5, 0.5], [0, 1], keys={"user_id": [1, 2]})
@@ -264,6 +274,16 @@ def test_values_that_most_resamples_lack_have_no_interval():
     assert np.isnan(values["lifetime_ne_se"][0])
     rare = rm.make_batch([0.5] * 9, [1] + [0] * 8, keys={"user_id": np.arange(9)})
     assert values_of(metric, [rare])["lifetime_ne_se"][0] > 0
+
+
+def nothing(batch):
+    return {}
+
+
+ONE = rm.make_batch([0.5], [1])
+ROWS: Any = {"resampled_by": "rows"}
+BATCHES: Any = [ONE, [ONE]]
+LOGITS = rm.make_batch([0.5], [1], logits=True)
 
 
 @pytest.mark.parametrize(
@@ -277,10 +297,14 @@ def test_values_that_most_resamples_lack_have_no_interval():
         (lambda: rm.bootstrap(rm.xauc(pair_weights=None), key="u"), "can draw"),
         (lambda: rm.bootstrap(rm.xauc(grouped=True), key="u"), "can draw"),
         (lambda: rm.bootstrap(rm.auc(window=9, grouped=True), key="u"), "can draw"),
-        (lambda: rm.compare(rm.ne(), key="u"), "metric: expected one of as many tasks as models"),
+        (lambda: rm.compare(rm.ne(), key="u"), "metric: expected one of at least 2 tasks"),
         (lambda: rm.compare(rm.ne(n_tasks=3), models=2, key="u"), "multiple of models=2"),
         (lambda: rm.compare(rm.ne(n_tasks=2), key="u", baseline=2), "baseline: expected"),
         (lambda: rm.stack_models([]), "batches: expected"),
+        (lambda: rm.stack_models(BATCHES), r"batches\[1\]: expected a Batch, got list"),
+        (lambda: rm.stack_models([ONE, LOGITS]), r"batches\[1\]: expected .* got logits"),
+        (lambda: rm.sample_metric(nothing, window=9, **ROWS), "resampled_by: expected"),
+        (lambda: rm.Term(len, is_summed=True, **ROWS), "resampled_by: expected"),
     ],
 )
 def test_mistakes_are_named(make, message):

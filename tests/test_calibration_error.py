@@ -16,6 +16,21 @@ from recmetrics_jax._src.metrics.reliability import folded_mean
 
 pytestmark = pytest.mark.once
 
+
+@pytest.mark.parametrize(
+    ("p", "y"), [(math.nan, 1), (0.5, -1), (-0.5, 1)], ids=["nan", "label", "prediction"]
+)
+def test_a_bad_example_of_any_segment_makes_errors_of_a_field_nan(p, y):
+    metric = rm.field_calibration_error(key="country", segments=2)
+    keys = {"country": [0, 1, 1, 2]}
+    values = metric.compute(
+        metric.update(metric.init(), rm.make_batch([p, 0.25, 0.25, 1], [y, 1, 0, 1], keys=keys))
+    )
+    for name in ("ece", "rce", "rce_undefined_segments"):
+        assert np.isnan(values[f"lifetime_field_{name}"]).all(), name
+    assert values["lifetime_field_out_of_range_examples"].tolist() == [1]
+
+
 NORMS = ("l1", "l2", "max")
 
 

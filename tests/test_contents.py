@@ -105,6 +105,7 @@ def test_a_lambda_is_known_by_what_it_does():
         metric(3.0).compute(state)
 
 
+@pytest.mark.once
 def test_a_merged_state_is_merged_once():
     """A carry that all devices have would count once for each."""
     metric = rm.ctr(window=100)

@@ -1,6 +1,7 @@
 """Metrics in which examples fade, against loops over examples."""
 
 import functools
+import math
 
 import jax
 import numpy as np
@@ -101,6 +102,44 @@ def test_long_streams_neither_grow_nor_vanish():
     batch = rm.make_batch(np.ones(500), np.zeros(500))
     state, _ = jax.lax.scan(lambda state, _: (metric.update(state, batch), None), state, length=400)
     assert metric.compute(state)["decayed_ctr"][0] < 1e-30
+
+
+@pytest.mark.parametrize("after", [1000, 10_080, 12_000, 12_960, 20_000])
+def test_what_has_faded_is_undefined_and_nothing_fades_alone(after):
+    metric = rm.decayed(rm.recall(), half_life=100)
+    state = metric.update(metric.init(), rm.make_batch([1, 0, 0, 0], [1, 1, 1, 1]))
+    state = metric.update(state, rm.make_batch(np.zeros(after), np.zeros(after)))
+    (value,) = metric.compute(state)["decayed_recall"].tolist()
+    has_faded = after >= 10_200
+    wanted = 0.5 ** (3 / 100) / sum(0.5 ** (age / 100) for age in range(4))
+    assert math.isnan(value) if has_faded else abs(value - wanted) < 1e-6
+
+
+def test_an_example_out_of_the_domain_is_found_however_old_it_is():
+    metric = rm.by_segment(rm.decayed(rm.ctr(), half_life=1), key="country", segments=2)
+    labels, country = np.zeros(3000), np.zeros(3000, int)
+    labels[0], country[0] = -1, 1
+    batch = rm.make_batch(labels, labels, keys={"country": country})
+    values = metric.compute(metric.update(metric.init(), batch))
+    assert np.isnan(values["decayed_ctr"][0, 1])
+    assert values["decayed_ctr"][0, 0] == 0
+
+
+def test_counts_of_segments_do_not_fade():
+    metric = rm.by_segment(rm.ctr(), key="user", segments=64, hashed=True)
+    metric = rm.decayed(metric, half_life=7)
+    users = np.arange(16) * 1000
+    slots = rm.segments_of(users, segments=64)
+    state = metric.init()
+    for _ in range(30):
+        state = metric.update(state, rm.make_batch(users, users % 2, keys={"user": users}))
+    values = metric.compute(state)
+    wanted = np.bincount(slots, minlength=64) > 1
+    np.testing.assert_array_equal(values["lifetime_user_is_shared"], [wanted])
+    assert set(values) == {
+        *("decayed_ctr", "decayed_user_weight"),
+        *("lifetime_user_is_shared", "lifetime_user_out_of_range_examples"),
+    }
 
 
 @pytest.mark.parametrize("nest", ["inside", "outside"])

@@ -174,6 +174,7 @@ def test_movielens_reference_averages_users_with_both_classes(load):
     np.testing.assert_allclose(values["ndcg_at_1"], [2 / 3])  # 1, 0 without a positive, 1
 
 
+@pytest.mark.heavy
 def test_retrieval_prints_a_page_that_agrees_with_numpy(tmp_path):
     for package in ("optax", "rich"):
         pytest.importorskip(package)
@@ -271,6 +272,7 @@ def test_retrieval_reference_corrects_nothing_where_all_items_are_sampled(load):
         assert value == pytest.approx(values[name], rel=1e-9), name
 
 
+@pytest.mark.heavy
 def test_segments_prints_tables_that_agree_with_numpy(tmp_path):
     pytest.importorskip("rich")
     rng = np.random.default_rng(1)
@@ -294,6 +296,7 @@ def test_a_value_that_only_one_side_has_is_a_difference(load):
     assert largest_difference(one, 2 * one) == 0.5
 
 
+@pytest.mark.heavy
 def test_custom_metric_prints_its_values_and_keeps_the_laws():
     result = run("custom_metric.py")
     assert result.returncode == 0, result.stderr

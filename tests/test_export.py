@@ -68,6 +68,7 @@ def test_update_merge_and_compute_of_any_number_of_examples(case):
     check(metric.compute(merge(*states)), metric.compute(metric.merge(*wanted)))
 
 
+@pytest.mark.once
 def test_update_of_any_number_of_ranks_and_items():
     metric = metric_of(CATALOGUE)
     state = metric.init()
@@ -80,6 +81,7 @@ def test_update_of_any_number_of_ranks_and_items():
         check(metric.compute(updated), metric.compute(wanted))
 
 
+@pytest.mark.once
 def test_what_counts_pairs_is_exported_for_a_given_number_of_examples():
     case = BY_NAME["xauc"]
     metric = metric_of(case, window=100)
@@ -199,6 +201,7 @@ def of_all(arguments):
     return given
 
 
+@pytest.mark.once
 def test_toolkits_of_any_number_of_rows():
     arguments = jax.tree.map(jnp.asarray, OPS)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, ANY), x.dtype), arguments)

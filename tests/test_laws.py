@@ -25,7 +25,7 @@ def _cases_of_laws():
             marks = []
             if case is ALIKE or (case is ORDER and law == "transformations"):
                 marks = [pytest.mark.heavy]
-            elif case is not CTR and law not in OF_PACKAGES:
+            elif case is ORDER or (case is not CTR and law not in OF_PACKAGES):
                 marks = [pytest.mark.once]
             yield pytest.param(case, law, id=f"{case}-{law}", marks=marks)
 

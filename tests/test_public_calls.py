@@ -240,6 +240,7 @@ def executables():
     return len(jax.devices()[0].client.live_executables())
 
 
+@pytest.mark.once
 def test_what_metrics_compile_goes_with_them_but_for_the_last_few(monkeypatch):
     monkeypatch.setattr(compiled, "recent", 3)
 

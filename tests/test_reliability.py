@@ -17,7 +17,7 @@ from sklearn.metrics import brier_score_loss
 
 import recmetrics_jax as rm
 from recmetrics_jax._src.metrics import reliability as of_reliability
-from recmetrics_jax._src.reliability_bins import FINE, LOWEST, BinOptions, edges_of, places
+from recmetrics_jax._src.reliability_bins import FINE, LOWEST, BinOptions, bins_of, edges_of
 
 pytestmark = pytest.mark.once
 
@@ -74,10 +74,10 @@ def test_a_prediction_that_is_an_edge_is_in_the_upper_bin(spacing):
     edges = edges_of(20, spacing).astype(np.float32)
     below = np.nextafter(edges, np.float32(0))
     for x, wanted in ((edges, np.arange(1, 20)), (below, np.arange(19))):
-        np.testing.assert_array_equal(places(jnp.asarray(x), 20, spacing), wanted)
+        np.testing.assert_array_equal(bins_of(jnp.asarray(x), 20, spacing), wanted)
     ends = jnp.array([0.0, 1e-30, 1.0, 1.0 + 4 * 2.0**-23])
-    assert places(ends, 20, spacing).tolist() == [0, 0, 19, 19]
-    assert places(ends, 1, spacing).tolist() == [0, 0, 0, 0]
+    assert bins_of(ends, 20, spacing).tolist() == [0, 0, 19, 19]
+    assert bins_of(ends, 1, spacing).tolist() == [0, 0, 0, 0]
 
 
 def test_bins_of_the_odds_are_of_one_factor():
@@ -89,12 +89,12 @@ def test_bins_of_the_odds_are_of_one_factor():
 
 def test_fine_bins_are_in_the_order_of_predictions_from_0_to_1():
     p = np.concatenate([[0, LOWEST / 2, LOWEST], 10.0 ** np.arange(-9, 0), [0.5, 0.9, 1, 1 + 4e-7]])
-    at = np.asarray(places(jnp.asarray(p, jnp.float32), FINE, "quantile"))
+    at = np.asarray(bins_of(jnp.asarray(p, jnp.float32), FINE, "quantile"))
     assert (np.diff(at) >= 0).all()
     assert at[[0, 1, 2, -2, -1]].tolist() == [0, 0, 0, FINE - 1, FINE - 1]
     assert (np.diff(at[2:-1]) > 0).all()
     x = np.geomspace(1e-6, 0.5, 1000).astype(np.float32)
-    step = np.diff(np.asarray(places(jnp.asarray(x), FINE, "quantile")))
+    step = np.diff(np.asarray(bins_of(jnp.asarray(x), FINE, "quantile")))
     assert step.max() <= math.ceil(2 * 128 * (x[1] / x[0] - 1))
 
 

@@ -144,6 +144,25 @@ def test_bad_examples_are_counted_where_they_would_be_without_segments(leaves_ou
     assert values["drawn/lifetime_nonfinite_examples_se"] > 0
 
 
+COUNTRIES: Any = {"key": "country", "segments": 2}
+
+
+def batch_of_users(size):
+    rows = np.arange(size)
+    keys = {"country": rows % 2, "user": rows // 2, "session_id": rows // 3}
+    return rm.make_batch(rows / 8, rows % 3 == 0, keys=keys)
+
+
+def test_a_batch_of_no_examples_changes_nothing():
+    parts = {"ne": rm.ne(), "binned": rm.binned_auc(bins=64), "ndcg": rm.ndcg()}
+    metric = rm.bootstrap(rm.collection(parts), key="user", replicates=20)
+    metric = rm.by_segment(metric, **COUNTRIES)
+    state = metric.update(metric.init(), batch_of_users(6))
+    before = metric.compute(state)
+    for name, value in metric.compute(metric.update(state, batch_of_users(0))).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
 def test_what_is_undefined_is_replaced_by_segment():
     metric = rm.by_segment(rm.ctr(undefined=0.5), key="country", segments=4)
     values = values_of(metric, [of_four(y=np.nan)])
@@ -242,6 +261,30 @@ def test_worst_segments_of_normalized_entropy_by_excess_cross_entropy():
         excess = of_segment - total * entropy[x.segment]
         np.testing.assert_allclose(x.excess, excess, rtol=1e-4, atol=1e-2)
         assert x.weight == 1000
+
+
+def test_weights_of_windows_are_told_where_these_are_of_one_length():
+    parts = {"ne": rm.ne(window=50, logloss=True), "binned": rm.binned_auc(window=50, bins=64)}
+    same = rm.by_segment(rm.collection({**parts, "auc": rm.auc(window=50)}), **COUNTRIES)
+    other = rm.by_segment(rm.collection({**parts, "auc": rm.auc(window=9)}), **COUNTRIES)
+    batch = rm.make_batch([0.5, 0.25, 0.75], [1, 0, 1], keys={"country": [0, 0, 1]})
+    values = same.compute(same.update(same.init(), batch))
+    assert values["window_country_weight"].tolist() == [[2, 1]]
+    assert [s.segment for s in rm.worst(values, "ne/window_ne", key="country")] == [0]
+    values = other.compute(other.update(other.init(), batch))
+    with pytest.raises(ValueError, match="windows of several lengths"):
+        rm.worst(values, "auc/window_auc", key="country", best=1.0)
+    assert rm.worst(values, "ne/lifetime_ne", key="country")
+
+
+def test_no_segment_is_worst_where_all_are_perfect():
+    metric = rm.by_segment(rm.mse(), key="country", segments=2)
+    batch = rm.make_batch([1.0, 2.0], [1, 2], keys={"country": [0, 1]})
+    values = metric.compute(metric.update(metric.init(), batch))
+    told = rm.worst(values, "lifetime_mse", key="country")
+    assert [(s.segment, s.share, s.excess) for s in told] == [(0, 0, 0), (1, 0, 0)]
+    with pytest.raises(ValueError, match="task: expected"):
+        rm.worst(values, "lifetime_mse", key="country", task=1)
 
 
 def test_worst_segments_by_how_far_they_are_from_the_best():

@@ -90,7 +90,7 @@ def test_no_update_at_all_is_undefined(case):
 def is_count(name):
     """Whether a value is of no examples what it is: 0."""
     counts = ("examples", "largest", "_groups", "_sessions", "unknown_items", "reliability_weight")
-    counts += ("missing_labels", "sum_weights", "_positives", "_negatives")
+    counts += ("missing_labels", "sum_weights", "_positives", "_negatives", "_segments")
     return any(count in name for count in counts)
 
 

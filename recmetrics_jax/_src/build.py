@@ -17,7 +17,14 @@ from recmetrics_jax._src.domain import checked_causes
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.identity import Formula, check_hashable
 from recmetrics_jax._src.metric import Engine, Metric
-from recmetrics_jax._src.options import LARGEST_SAMPLES, flag, names, undefined_values, whole
+from recmetrics_jax._src.options import (
+    LARGEST_SAMPLES,
+    flag,
+    names,
+    optional_word,
+    undefined_values,
+    whole,
+)
 from recmetrics_jax._src.program import Member, Program
 from recmetrics_jax._src.terms import Term
 
@@ -152,6 +159,7 @@ def sample_metric(
     0.7
     """
     window = whole("window", window, 1, LARGEST_SAMPLES)
+    optional_word("resampled_by", resampled_by, ("weights",))
     definition = SampleDefinition(
         _formula(values, "a batch"),
         undefined_values(undefined),

@@ -7,18 +7,23 @@ Shapes: ``T`` tasks, ``G`` segments, ``R`` resamples.
 """
 
 import dataclasses
+import functools
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.base import Batch, Values, along
 from recmetrics_jax._src.definitions import Definition, SampleDefinition, SumDefinition, WindowSums
 from recmetrics_jax._src.identity import Formula
 from recmetrics_jax._src.spread_terms import SpreadTerm, spread
 from recmetrics_jax._src.spreads import Decay, Resamples, Segments, Spread
 from recmetrics_jax._src.terms import BinnedTerm, Term
+
+FADED = 2.0**-100
+"""What sums with decay that are less have faded to. They are kept as float32, which ends at 2^-126,
+so that none beside one that is larger is less than it should be by more than a part of 2^-26."""
 
 
 class Both(NamedTuple):
@@ -37,6 +42,15 @@ class Told(SumDefinition):
         return False
 
 
+class Counted(Told):
+    """Counts of examples, which do not fade."""
+
+    @property
+    def fades(self) -> bool:
+        """They do not."""
+        return False
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class CombinedSums(SumDefinition):
     """Sums of another definition, spread."""
@@ -49,14 +63,19 @@ class CombinedSums(SumDefinition):
         return self.inner, self.over
 
     @property
-    def scope(self) -> str:
+    def prefix(self) -> str:
         """As of what is spread."""
-        return self.inner.scope
+        return self.inner.prefix
 
     @property
     def is_estimate(self) -> bool:
         """As of what is spread."""
         return self.inner.is_estimate
+
+    @property
+    def fades(self) -> bool:
+        """As of what is spread."""
+        return self.inner.fades
 
     def spread_values(self, sums: Any, terms: Any) -> Values:
         """The values of sums that are spread, by segment or resample, ``[T, ..., ...]``."""
@@ -76,13 +95,26 @@ class DecayedSums(CombinedSums):
     """Values of sums in which examples count the less, the older they are."""
 
     @property
-    def scope(self) -> str:
+    def prefix(self) -> str:
         """What comes before the names of values."""
         return "decayed_"
 
     def evaluate(self, sums: Any) -> Values:
-        """The values of sums."""
-        return self.inner.evaluate(sums)
+        """The values of sums; where all have faded, as of none.
+
+        Else they would fade away one by one, the smallest first.
+        """
+        term: Any = self.distinct_terms()[0]
+        axes = 1 + sum(not isinstance(x, Decay) for x in term.spreads)
+
+        def largest(x: jax.Array) -> jax.Array:
+            return jnp.max(jnp.abs(x), axis=tuple(range(axes, x.ndim)))
+
+        leaves = jax.tree.leaves(sums)
+        is_gone = functools.reduce(jnp.maximum, map(largest, leaves)) < FADED
+        return self.inner.evaluate(
+            jax.tree.map(lambda x: jnp.where(along(is_gone, x), 0.0, x), sums)
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -159,8 +191,8 @@ def _segmented_sums(definition: SumDefinition, over: Segments) -> SumDefinition:
     return SegmentedSums(**_of_sums(definition, over, _spread(definition.terms, over)))
 
 
-def decayed(definition: Definition, over: Decay) -> Definition:
-    """A definition of sums with decay.
+def decayed_definition(definition: Definition, over: Decay) -> Definition:
+    """A definition of sums with decay; counts of examples stay as they are.
 
     Raises:
         ValueError: if it is one of examples, or has a window.
@@ -170,6 +202,8 @@ def decayed(definition: Definition, over: Decay) -> Definition:
             "metric: expected one of sums without a window, got one with a window of examples; a "
             "window and decay are two ways to forget, so take the one or the other"
         )
+    if not definition.fades:
+        return definition
     return DecayedSums(**_of_sums(definition, over, _spread(definition.terms, over)))
 
 

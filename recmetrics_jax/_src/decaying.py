@@ -2,7 +2,7 @@
 
 import functools
 
-from recmetrics_jax._src.combined import decayed as decayed_definition
+from recmetrics_jax._src.combined import decayed_definition
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Engine, Metric
 from recmetrics_jax._src.options import number, whole

@@ -91,13 +91,18 @@ class SumDefinition(Definition):
     """Examples and slots of the window."""
 
     @property
-    def scope(self) -> str:
+    def prefix(self) -> str:
         """What comes before the names of values that are not of the window."""
         return "lifetime_"
 
     @property
     def is_estimate(self) -> bool:
         """Whether values are estimates, of which one may ask how sure they are."""
+        return True
+
+    @property
+    def fades(self) -> bool:
+        """Whether sums may decay."""
         return True
 
     def make_key(self) -> Hashable:

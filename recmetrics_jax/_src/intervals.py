@@ -19,6 +19,9 @@ Kind = Literal["t", "percentile"]
 LEAST_DEFINED = 0.5
 """What fraction of resamples has to have a value, for there to be an interval."""
 
+ALIKE = 1e-6
+"""Up to which part of a value resamples are alike, but for rounding."""
+
 
 class Interval(NamedTuple):
     """The options of intervals."""
@@ -88,11 +91,11 @@ def with_differences(
 
 
 def _told(name: str, value: jax.Array, replicates: jax.Array, interval: Interval) -> Values:
-    error, low, high = spread_of(value, replicates, interval)
+    error, low, high = interval_of(value, replicates, interval)
     return {f"{name}_se": error, f"{name}_low": low, f"{name}_high": high}
 
 
-def spread_of(
+def interval_of(
     value: jax.Array, replicates: jax.Array, interval: Interval
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The standard error of a value, and the ends of its interval, ``float64[T, ...]`` each."""
@@ -100,6 +103,8 @@ def spread_of(
     is_known = jnp.mean(is_defined, axis=1, dtype=jnp.float64) >= LEAST_DEFINED
     is_known &= ~jnp.isnan(value)
     error = jnp.nanstd(replicates, axis=1, ddof=1)
+    # Resamples that are alike but where they are undefined are of one key, and tell nothing.
+    is_known &= jnp.all(is_defined, axis=1) | ~(error < ALIKE * jnp.abs(value))
     if interval.kind == "t":
         margin = t_quantile(0.5 + interval.confidence / 2, replicates.shape[1] - 1) * error
         low, high = value - margin, value + margin
@@ -118,7 +123,7 @@ def p_value(difference: jax.Array, replicates: jax.Array, interval: Interval) ->
     of 0, and one more (Davison and Hinkley, Bootstrap Methods and their Application, Cambridge
     University Press 1997, section 4.2), as the interval is.
     """
-    error, _, _ = spread_of(difference, replicates, interval)
+    error, _, _ = interval_of(difference, replicates, interval)
     if interval.kind == "t":
         p = t_tails(difference / jnp.where(error > 0, error, 1.0), replicates.shape[1] - 1)
         p = jnp.where(error > 0, p, 0.0)
@@ -136,8 +141,8 @@ def p_value(difference: jax.Array, replicates: jax.Array, interval: Interval) ->
 def t_quantile(probability: float, freedom: int) -> float:
     """The quantile of Student's t, by its expansion around that of the normal distribution.
 
-    Right to 1e-5 of itself from 19 degrees of freedom on (Abramowitz and Stegun, Handbook of
-    Mathematical Functions, 1964, 26.7.5).
+    Right to 1e-5 of itself from 19 degrees of freedom on, and to 1e-4 where the probability is
+    beyond 0.999 (Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, 26.7.5).
 
     >>> [round(t_quantile(0.975, freedom), 4) for freedom in (19, 199)]
     [2.093, 1.972]

@@ -146,3 +146,9 @@ def undefined_values(undefined: Any) -> float | tuple[tuple[str, float], ...]:
         return number("undefined", undefined, expected)
     by_name = {text("undefined", name): value for name, value in undefined.items()}
     return tuple(sorted((n, number("undefined", x, expected)) for n, x in by_name.items()))
+
+
+def optional_word(name: str, value: Any, words: Sequence[str]) -> None:
+    """Raises ValueError if an option is neither one of some words nor None."""
+    if value is not None and value not in words:
+        raise ValueError(f"{name}: expected one of {tuple(words)} or None, got {value!r}")

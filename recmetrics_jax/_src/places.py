@@ -132,10 +132,10 @@ class Place(NamedTuple):
 
 def _products(numbers: jax.Array, keys: Sequence[jax.Array], resamples: Resamples) -> jax.Array:
     """The sums of ``float[K, T, N]`` by resample, ``float64[T, K, R]``."""
-    size, n_tasks, examples = numbers.shape
-    if is_known(examples) and not examples:
-        return jnp.zeros((n_tasks, size, resamples.count))
+    _, n_tasks, examples = numbers.shape
     length = min(BLOCK, examples) if is_known(examples) else examples
+    if not is_known(examples):  # There is one block, of any length.
+        numbers = numbers.astype(jnp.float64)
 
     def blocks(x: jax.Array) -> jax.Array:
         """``[..., T, N]`` as ``[T N / length, ..., length]``, padded with zeros."""
@@ -147,7 +147,9 @@ def _products(numbers: jax.Array, keys: Sequence[jax.Array], resamples: Resample
         numbers, *keys = block
         drawn = resamples.drawn(*keys).astype(numbers.dtype)
         # Not by @, of which `vmap` would make the result float32.
-        return jax.lax.dot_general(numbers, drawn, (((1,), (0,)), ((), ())))
+        return jax.lax.dot_general(
+            *(numbers, drawn, (((1,), (0,)), ((), ()))), precision=jax.lax.Precision.HIGHEST
+        )
 
     arrays = (blocks(numbers), *map(blocks, keys))
     if is_known(examples):

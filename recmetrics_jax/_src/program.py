@@ -76,10 +76,10 @@ class Program(Value):
     def per_batch_prefixes(self) -> tuple[str, ...]:
         """What the names of values begin with that depend on how examples are batched."""
         return tuple(
-            f"{prefix}{scope}"
+            f"{prefix}{start}"
             for prefix, of in self.members
             if isinstance(of, SumDefinition) and any(t.per_batch for t in of.distinct_terms())
-            for scope in (of.scope, "window_")
+            for start in (of.prefix, "window_")
         )
 
     @property
@@ -221,12 +221,12 @@ class Program(Value):
             windows = self.layout.window_sums(state)
             for prefix, definition in self.members:
                 if isinstance(definition, SumDefinition):
-                    sums = {definition.scope: lifetime[definition.group]}
+                    sums = {definition.prefix: lifetime[definition.group]}
                     if definition.window is not None:
                         sums["window_"] = windows[definition.window]
-                    for scope, by_term in sums.items():
-                        of_scope = definition.evaluate(definition.of_terms(by_term))
-                        _put(values, f"{prefix}{scope}", of_scope, dtype)
+                    for start, by_term in sums.items():
+                        of_sums = definition.evaluate(definition.of_terms(by_term))
+                        _put(values, f"{prefix}{start}", of_sums, dtype)
                 elif isinstance(definition, SampleDefinition):
                     rows = state.samples[self.layout.samples.index(definition.kept)].batch
                     _put(values, f"{prefix}window_", definition.evaluate(rows), dtype)

@@ -113,11 +113,11 @@ class BinOptions(NamedTuple):
 
 def reliability_histogram(batch: Batch, size: int, spacing: Spacing) -> tuple[jax.Array, jax.Array]:
     """The bin of each example; and ``w``, ``w p``, ``w y`` and ``w^2``."""
-    p, y, w = scores(batch), batch.labels, batch.weights
-    return places(p, size, spacing), jnp.stack([w, w * p, w * y, w * w], axis=-1)
+    p, y, w = jnp.minimum(scores(batch), 1.0), batch.labels, batch.weights
+    return bins_of(p, size, spacing), jnp.stack([w, w * p, w * y, w * w], axis=-1)
 
 
-def places(predictions: jax.Array, size: int, spacing: Spacing) -> jax.Array:
+def bins_of(predictions: jax.Array, size: int, spacing: Spacing) -> jax.Array:
     """The bins of predictions, ``int32[...]``: one that is an edge is in the upper bin."""
     if spacing == "quantile":
         fine = SCORES.places(predictions.astype(jnp.float32))

@@ -55,8 +55,8 @@ def bootstrap(
         metric: a metric of this package, or a collection of such: of sums over examples or
             sessions, or one in which a weight counts as copies of its example.
         key: the name of what is drawn together among the ``keys`` of `recmetrics_jax.make_batch`:
-            the user; an id of the example, if examples are independent. Sessions are drawn whole,
-            by the key of their rows.
+            the user; an id of the example, if examples are independent. Sessions are drawn whole
+            if all of their rows have one key, as those of a user have; give no other.
         replicates: how many resamples, R, at least 20.
         seed: which resamples, below 2^32.
         interval: ``"t"`` or ``"percentile"``.
@@ -160,10 +160,15 @@ def compare(
     """
     n_tasks = Engine.of_compiled(metric).program.n_tasks
     count = n_tasks if models is None else whole("models", models, 2)
-    if count < 2 or n_tasks % count:
+    if count < 2:
         raise ValueError(
-            f"metric: expected one of as many tasks as models, or a multiple of models={count}, "
-            f"got n_tasks={n_tasks}; give the predictions of all models as tasks of one batch"
+            "metric: expected one of at least 2 tasks, one for each model, got n_tasks=1; give the "
+            "predictions of all models as tasks of one batch"
+        )
+    if n_tasks % count:
+        raise ValueError(
+            f"metric: expected one whose tasks are a multiple of models={count}, got "
+            f"n_tasks={n_tasks}; give the predictions of all models as tasks of one batch"
         )
     summary = functools.partial(
         intervals.with_differences,
@@ -192,12 +197,25 @@ def stack_models(batches: Sequence[Batch]) -> Batch:
     >>> rm.stack_models(batches).predictions.shape
     (2, 3)
     """
-    of_shapes = [
-        (jax.tree.structure(batch), [x.shape for x in jax.tree.leaves(batch)]) for batch in batches
-    ]
-    if not batches or any(of != of_shapes[0] for of in of_shapes):
-        raise ValueError(
-            "batches: expected one of each model, of the same shapes, keys and options, got "
-            f"{[shapes for _, shapes in of_shapes]}"
-        )
+    for i, batch in enumerate(batches):
+        if not isinstance(batch, Batch):
+            raise ValueError(f"batches[{i}]: expected a Batch, got {type(batch).__name__}")
+    made = [_made(batch) for batch in batches]
+    for i, of in enumerate(made):
+        if of != made[0]:
+            raise ValueError(
+                f"batches[{i}]: expected one that is made as batches[0], {made[0]}; got {of}"
+            )
+    if not batches:
+        raise ValueError("batches: expected one of each model, got none")
     return jax.tree.map(lambda *x: jnp.concatenate(x), *batches)
+
+
+def _made(batch: Batch) -> str:
+    """How a batch was made, for messages and to compare."""
+    kind = "logits" if batch.logits is not None else "predictions"
+    bad = ", without bad examples" if batch.given.leaves_out else ""
+    return (
+        f"{kind} {batch.predictions.dtype}{list(batch.predictions.shape)} up to {batch.given.one}, "
+        f"keys {sorted(batch.keys)}{bad}"
+    )

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,15 +13,15 @@ from jax.typing import ArrayLike
 
 from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.batch import ArrayOrKeys
-from recmetrics_jax._src.combined import Told, decayed, segmented
+from recmetrics_jax._src.combined import Counted, Told, decayed_definition, segmented
 from recmetrics_jax._src.definitions import SampleDefinition, SumDefinition, WindowSums
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.identity import Formula
 from recmetrics_jax._src.keys import keys_named
 from recmetrics_jax._src.metric import Engine, Metric
-from recmetrics_jax._src.options import flag, number, text, whole
+from recmetrics_jax._src.options import number, whole
 from recmetrics_jax._src.program import Member
-from recmetrics_jax._src.spread_terms import spread
+from recmetrics_jax._src.spread_terms import out_of_range_term, spread
 from recmetrics_jax._src.spreads import Segments, mixed, numbers_of
 from recmetrics_jax._src.terms import WEIGHTS, Term
 
@@ -33,13 +33,14 @@ HASHES = np.uint32(1 << 10)
 def by_segment(metric: Metric, *, key: str, segments: int, hashed: bool = False) -> Metric:
     """A metric, or a collection of them, by segment of the examples: by country, device, campaign.
 
-    The values of segment g are those of the metric over the examples of g alone, whatever metric it
-    is: ``float[T, G]`` where it gives ``float[T]``. Of sums, one product adds up the statistics of
-    all segments; of exact AUC there is one sort; other metrics of a window of examples are computed
-    for each segment, and their time grows with ``segments``. What belongs together, as a session
-    does, and is of several segments, counts in each of them with what is there of it. A window is
-    of the newest examples of all segments together, so that its memory is ``segments`` times that
-    of the metric alone.
+    The values of segment g are those of the metric over the examples of g alone: ``float[T, G]``
+    where it gives ``float[T]``. (But examples of all segments age those of a metric that decays.)
+    Of sums, one product adds up the statistics of all segments; of exact AUC there is one sort;
+    other metrics of a window of examples are computed for each segment, and their time grows with
+    ``segments``. What belongs together, as a session does, and is of several segments, counts in
+    each of them with what is there of it. A window is of the newest examples of all segments
+    together. Sums take ``segments`` times the memory that those of the metric alone take; examples
+    in a window are kept once.
 
     A bad example makes the values of its segment NaN, and those of no other. A segment without
     examples has what the metric has that has seen none.
@@ -54,10 +55,11 @@ def by_segment(metric: Metric, *, key: str, segments: int, hashed: bool = False)
 
     Returns:
         A `Metric` with the values of ``metric``, ``float[T, G, ...]`` each, and, with ``lifetime_``
-        or, where there is no lifetime, ``window_`` before: ``<key>_weight``, ``float[T, G]``, the
-        weight of each segment; ``<key>_out_of_range_examples``, ``float[T]``, how many examples are
-        of none; and if ``hashed`` ``<key>_is_shared``, ``float[T, G]``, 1 where a slot holds keys
-        that differ, but for one pair of keys in 1,024.
+        before, and with ``window_`` if all windows are of one length: ``<key>_weight``, ``float[T,
+        G]``, the weight of each segment; ``<key>_out_of_range_examples``, ``float[T]``, how many
+        examples are of none; and if ``hashed`` ``<key>_is_shared``, ``float[T, G]``, 1 where a slot
+        holds keys that differ, but for one pair of keys in 1,024. Of metrics that decay there is
+        ``decayed_<key>_weight``, too.
 
     Raises:
         ValueError: if ``metric`` was written by hand, or an option is not one of the above.
@@ -71,7 +73,7 @@ def by_segment(metric: Metric, *, key: str, segments: int, hashed: bool = False)
     >>> values["lifetime_country_out_of_range_examples"].tolist()
     [1.0]
     """
-    over = Segments(text("key", key), whole("segments", segments, 1), flag("hashed", hashed))
+    over = Segments.checked(key, segments, hashed)
     engine = Engine.of_compiled(metric)
     return engine.changed(functools.partial(segmented, over=over), *_told(engine, over))
 
@@ -80,32 +82,33 @@ def _told(engine: Engine, over: Segments) -> list[Member]:
     """What is told of segments, beside the values of metrics."""
     definitions = [of for _, of in engine.program.members]
     sums = [of for of in definitions if isinstance(of, SumDefinition)]
-    windows = {of.window for of in sums if of.window is not None}
-    window = windows.pop() if len(windows) == 1 else None
-    terms = {
-        "weight": spread(WEIGHTS, over),
-        "out_of_range_examples": Term(out_of_range, (over,), keys=over.keys, raw=True),
-    }
+    samples = [of for of in definitions if isinstance(of, SampleDefinition)]
+    window = _only_window(sums, samples)
+    counts = {"out_of_range_examples": out_of_range_term(over)}
     if over.hashed:
         moments = Term(hash_moments, over.keys, shape=(3,), keys=over.keys, raw=True)
-        terms["is_shared"] = spread(moments, over)
-    told = Told(Formula.of(functools.partial(told_values, key=over.name)), math.nan, terms, window)
+        counts["is_shared"] = spread(moments, over)
+    values = Formula.of(functools.partial(told_values, key=over.name))
+    weight = Told(values, math.nan, {"weight": spread(WEIGHTS, over)}, window)
+    counted = Counted(values, math.nan, counts, window)
     if not sums:
-        samples = next(of for of in definitions if isinstance(of, SampleDefinition))
-        return [Member("", WindowSums.of(told, samples.kept))]
-    decays = {term.decay for of in sums for term in of.distinct_terms()}
-    decay = decays.pop() if len(decays) == 1 else None
-    members = [Member("", told)]
-    if decay is not None:
-        weight = dataclasses.replace(told, terms={"weight": terms["weight"]}, window=None)
-        members.append(Member("", decayed(weight, decay)))
+        # As many as the first keeps; of several lengths, `worst` has to be told by one.
+        return [Member("", WindowSums.of(told, samples[0].kept)) for told in (weight, counted)]
+    members = [Member("", weight), Member("", counted)]
+    decays = {term.decay for of in sums for term in of.distinct_terms() if term.decay is not None}
+    if len(decays) == 1:
+        lately = dataclasses.replace(weight, window=None)
+        members.append(Member("", decayed_definition(lately, *decays)))
     return members
 
 
-def out_of_range(batch: Batch, over: Segments) -> jax.Array:
-    """1 for each example that is of no segment."""
-    is_out = batch.mask & (over.of(batch) == over.count)
-    return is_out.astype(batch.weights.dtype)
+def _only_window(
+    sums: Sequence[SumDefinition], samples: Sequence[SampleDefinition]
+) -> tuple[int, int] | None:
+    """The window of sums, with as many slots as there are, if all windows are as long."""
+    windows = [of.window for of in sums if of.window is not None]
+    lengths = {window[0] for window in windows} | {of.kept.window for of in samples}
+    return max(windows, default=None) if len(lengths) == 1 else None
 
 
 def hash_moments(batch: Batch, key: str) -> jax.Array:
@@ -206,6 +209,7 @@ def worst(
     prefix, _, of_metric = name.rpartition("/")
     scope, _, metric = of_metric.partition("_")
     value = _by_segment(values, prefix, of_metric, task)
+    count = whole("count", count, 1)
     weight = _by_segment(values, prefix, f"{scope}_{key}_weight", task)
     if metric == "ne":
         loss = weight * _by_segment(values, prefix, f"{scope}_logloss", task)
@@ -214,13 +218,11 @@ def worst(
         loss, scale = weight * np.abs(value - number("best", best)), weight
     is_there = ~np.isnan(loss) & ~np.isnan(scale)
     total, of_scale = (np.sum(x, where=is_there) for x in (loss, scale))
-    excess = loss - scale * total / of_scale
+    excess = loss - scale * total / of_scale if of_scale else loss
     order = np.argsort(-np.where(is_there, excess, -np.inf), kind="stable")
-    of_segments = value, weight, loss / total, excess
+    of_segments = value, weight, loss / total if total else np.zeros_like(loss), excess
     return [
-        Segment(int(g), *(float(x[g]) for x in of_segments))
-        for g in order[: whole("count", count, 1)]
-        if is_there[g]
+        Segment(int(g), *(float(x[g]) for x in of_segments)) for g in order[:count] if is_there[g]
     ]
 
 
@@ -232,12 +234,17 @@ def _by_segment(values: Mapping[str, ArrayLike], prefix: str, name: str, task: i
         if full in values:
             break
         if not place:
+            hint = "there is none of metrics by segment that have windows of several lengths"
+            if name.endswith("_logloss"):
+                hint = "the segments of normalized entropy are told with ne(logloss=True)"
             raise ValueError(
-                f"values: expected {name!r}, as by_segment gives it, got {sorted(values)}; the "
-                "segments of normalized entropy are told with ne(logloss=True)"
+                f"values: expected {name!r}, as by_segment gives it, got {sorted(values)}; {hint}"
             )
         place = place.rpartition("/")[0]
     value = np.asarray(values[full], np.float64)
     if value.ndim != 2:
-        raise ValueError(f"name: expected a value of shape [T, G], got {full!r} of {value.shape}")
-    return value[task]
+        raise ValueError(
+            f"name: expected a value that by_segment gives, of shape [T, G], got {full!r} of shape "
+            f"{value.shape}"
+        )
+    return value[whole("task", task, 0, len(value) - 1)]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from recmetrics_jax._src import reduction
-from recmetrics_jax._src.base import Batch, masked
+from recmetrics_jax._src.base import Batch, is_known, masked
 from recmetrics_jax._src.domain import Domain
 from recmetrics_jax._src.fingerprints import text_of
 from recmetrics_jax._src.places import Place
@@ -95,7 +95,8 @@ class SpreadBinnedTerm(SpreadTerm, BinnedTerm):
             drawn = place.drawn()
             if drawn is not None:
                 weights = drawn.astype(jnp.float64)[..., None] * weights[:, :, None]
-            weights = weights.reshape(*index.shape, -1).astype(dtype)
+            weights = weights.reshape(*index.shape, math.prod(weights.shape[2:]))
+            weights = weights.astype(dtype)
         if place.segment is None:
             return index, weights
         is_in = place.segment < place.segments
@@ -143,6 +144,17 @@ def spread(term: Term, over: Spread) -> SpreadTerm:
     return dataclasses.replace(made, shape=shape)
 
 
+def out_of_range(batch: Batch, over: Segments) -> jax.Array:
+    """1 for each example that is of no segment."""
+    is_out = batch.mask & (over.of(batch) == over.count)
+    return is_out.astype(batch.weights.dtype)
+
+
+def out_of_range_term(over: Segments) -> Term:
+    """The number of examples that are of no segment."""
+    return Term(out_of_range, (over,), keys=over.keys, raw=True)
+
+
 def spread_sums(
     batch: Batch, terms: Iterable[SpreadTerm], evaluated: Mapping[Term, jax.Array]
 ) -> dict[SpreadTerm, jax.Array]:
@@ -153,6 +165,10 @@ def spread_sums(
         terms: the terms.
         evaluated: of some of their inner terms, what they are at the examples.
     """
+    n_tasks, examples = batch.mask.shape
+    if is_known(examples) and not examples:
+        with jax.enable_x64(True):
+            return {term: jnp.zeros((n_tasks, *term.shape)) for term in terms}
     together: dict[tuple[Spread, ...], list[SpreadTerm]] = {}
     sums: dict[SpreadTerm, jax.Array] = {}
     for term in terms:
@@ -211,6 +227,7 @@ def _where_bad(
     if not domains:
         return {}
     is_outside = outside(batch, domains)
+    place = place._replace(age=None)
 
     def places(is_outside: jax.Array) -> jax.Array:
         return place.sums(columns_of(is_outside.astype(batch.weights.dtype))) > 0
@@ -224,7 +241,7 @@ def _where_bad(
 
 def columns_of(x: jax.Array) -> list[jax.Array]:
     """Statistics of examples, ``[T, N, *shape]``, as columns ``[T, N]``."""
-    x = x.reshape(*x.shape[:2], -1)
+    x = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
     return [x[..., i] for i in range(x.shape[2])]
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from recmetrics_jax._src.base import Batch, masked
 from recmetrics_jax._src.identity import Value
+from recmetrics_jax._src.options import flag, text, whole
 
 Tree = TypeVar("Tree")
 
@@ -46,6 +47,15 @@ class Segments(Value):
     """``G``."""
     hashed: bool
     """Whether the number of a segment is a hash of the key, or the key itself."""
+
+    @classmethod
+    def checked(cls, key: str, segments: int, hashed: bool) -> "Segments":
+        """The options of segments, as they are given to a factory.
+
+        Raises:
+            ValueError: if one of them is none.
+        """
+        return cls(text("key", key), whole("segments", segments, 1), flag("hashed", hashed))
 
     def make_key(self) -> Hashable:
         """All fields."""

@@ -19,7 +19,7 @@ from recmetrics_jax._src.base import Batch, along
 from recmetrics_jax._src.domain import Domain, checked_causes, outside
 from recmetrics_jax._src.fingerprints import text_of
 from recmetrics_jax._src.identity import Formula, Value, check_hashable, typed
-from recmetrics_jax._src.options import flag, names, shape
+from recmetrics_jax._src.options import flag, names, optional_word, shape
 from recmetrics_jax._src.spreads import Decay
 
 Terms = TypeVar("Terms")
@@ -49,8 +49,9 @@ class Term(Value):
             to masked examples itself; for statistics of pairs and groups of examples.
         per_batch: True: what examples count depends on those beside them in their batch, as it does
             for pairs and sessions; `recmetrics_jax.describe` tells which values that concerns.
-        by_row: True: of a function that ``is_summed``, it returns `Contributions`, so that they can
-            be added up by segment; what belongs together, by its ``keys``, is then of one segment.
+        by_row: True: of a function that ``is_summed``, it returns a tuple of
+            `recmetrics_jax.ops.Contributions`, so that they can be added up by segment; what
+            belongs together, by its ``keys``, is then of one segment.
         resampled_by: how a bootstrap draws what a function that ``is_summed`` adds up:
             ``"weights"``, times the weights of examples, which are copies of them, or ``"rows"``,
             times what its rows contribute; None: not at all.
@@ -100,6 +101,8 @@ class Term(Value):
         put("excludes", checked_causes("excludes", self.excludes))
         for name in _FLAGS:
             put(name, flag(name, getattr(self, name)))
+        ways = ("weights", "rows") if self.by_row else ("weights",)
+        optional_word("resampled_by", self.resampled_by, ways)
 
     def make_key(self) -> Hashable:
         """What it is; options with their types, since 1 and True may mean different things."""
@@ -223,32 +226,6 @@ class BinnedTerm(Term):
         chex.assert_shape(index, batch.mask.shape)
         chex.assert_shape(weights, (*batch.mask.shape, self.shape[0]))
         return index, weights
-
-
-def with_threshold(terms: Terms, label_threshold: float | None) -> Terms:
-    """Terms of labels that are 1 from a threshold on, and 0 below it; None: as they are."""
-    if label_threshold is None:
-        return terms
-    return jax.tree.map(functools.partial(_with_threshold, label_threshold=label_threshold), terms)
-
-
-def _with_threshold(term: Term, label_threshold: float) -> Term:
-    if term in OF_NO_LABELS:
-        return term
-    return dataclasses.replace(
-        term,
-        function=of_thresholded,
-        options=(term.function, label_threshold, *term.options),
-        excludes=tuple(cause for cause in term.excludes if not cause.startswith("labels_")),
-    )
-
-
-def of_thresholded(
-    batch: Batch, function: Callable[..., Any], label_threshold: float, *options: Hashable
-) -> Any:
-    """A statistic of examples whose labels are 1 from a threshold on, and 0 below it."""
-    labels = (batch.labels >= label_threshold).astype(batch.labels.dtype)
-    return function(batch._replace(labels=labels), *options)
 
 
 def scores(batch: Batch) -> jax.Array:

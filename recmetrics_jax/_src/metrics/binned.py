@@ -15,7 +15,8 @@ from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.options import number, optional_threshold, whole
 from recmetrics_jax._src.score_bins import Bins, bins_of_ranges
-from recmetrics_jax._src.terms import NO_CLASSES, BinnedTerm, Term, scores, with_threshold
+from recmetrics_jax._src.terms import NO_CLASSES, BinnedTerm, Term, scores
+from recmetrics_jax._src.thresholds import with_threshold
 
 X = TypeVar("X")
 

@@ -15,7 +15,8 @@ from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.options import flag, optional_threshold
 from recmetrics_jax._src.reliability_bins import BINS, BinOptions, Spacing
-from recmetrics_jax._src.terms import NO_CLASSES, WEIGHTS, Term, scores, with_threshold
+from recmetrics_jax._src.terms import NO_CLASSES, WEIGHTS, Term, scores
+from recmetrics_jax._src.thresholds import with_threshold
 
 X = TypeVar("X")
 
@@ -38,7 +39,7 @@ class DecomposedBrierSums(NamedTuple, Generic[X]):
 
 def brier_loss(batch: Batch) -> jax.Array:
     """``w (y (1 - p)^2 + (1 - y) p^2)``, in float64: of it, small differences are taken."""
-    predictions = scores(batch)
+    predictions = jnp.minimum(scores(batch), 1.0)  # But for rounding, they are.
     with jax.enable_x64(True):
         p, y, w = (x.astype(jnp.float64) for x in (predictions, batch.labels, batch.weights))
         return w * (y * jnp.square(1 - p) + (1 - y) * jnp.square(p))

@@ -12,7 +12,8 @@ from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.terms import NO_CLASSES, WEIGHTS, Term, Terms, scores, with_threshold
+from recmetrics_jax._src.terms import NO_CLASSES, WEIGHTS, Term, Terms, scores
+from recmetrics_jax._src.thresholds import with_threshold
 
 X = TypeVar("X")
 

@@ -147,7 +147,8 @@ def out_of_domain_examples(
     ``examples_with_labels_above_1 = sum([y > 1])``, and likewise for each cause. A metric whose
     formula excludes a cause is NaN for the tasks that have such an example, and so tells that
     something is wrong; this one tells what. Examples with a NaN or an infinity, which are bad for
-    all metrics, are `nonfinite_examples`, and count here for nothing else.
+    all metrics, are `nonfinite_examples`, and count here for nothing else. But a prediction of -inf
+    is also one below 0, since it is no bad one for metrics of order.
 
     Logits given as probabilities show as predictions below 0, labels -1 and 1 as labels below 0,
     stars as labels above 1; ``labels_between_0_and_1`` are soft, which metrics of yes or no

@@ -25,8 +25,8 @@ from recmetrics_jax._src.terms import (
     weighted_labels,
     weighted_negatives,
     weights,
-    with_threshold,
 )
+from recmetrics_jax._src.thresholds import with_threshold
 
 X = TypeVar("X")
 

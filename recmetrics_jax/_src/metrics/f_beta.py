@@ -13,7 +13,8 @@ from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics.classification import precision_terms, recall_terms
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.terms import Term, with_threshold
+from recmetrics_jax._src.terms import Term
+from recmetrics_jax._src.thresholds import with_threshold
 
 X = TypeVar("X")
 
@@ -67,7 +68,8 @@ def f_beta(
         n_tasks: number of tasks ``T``.
         window: examples in the window, None for no window.
         slots: updates that the window keeps apart; `recmetrics_jax.sum_metric` says more.
-        undefined: the value where neither a label nor a prediction was positive.
+        undefined: the value where neither a label nor a prediction was positive; with ``beta=0``
+            where no prediction was.
 
     Returns:
         A `Metric` with ``lifetime_f_beta`` and, with a window, ``window_f_beta``, each

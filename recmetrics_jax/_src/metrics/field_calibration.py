@@ -11,8 +11,8 @@ from recmetrics_jax._src.build import DEFAULT_SLOTS, sum_metric
 from recmetrics_jax._src.factory import factory
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.options import flag, optional_threshold, text, whole
-from recmetrics_jax._src.spread_terms import spread
+from recmetrics_jax._src.options import optional_threshold
+from recmetrics_jax._src.spread_terms import out_of_range_term, spread
 from recmetrics_jax._src.spreads import Segments
 from recmetrics_jax._src.terms import (
     NEGATIVE_WEIGHTS,
@@ -20,8 +20,8 @@ from recmetrics_jax._src.terms import (
     WEIGHTS,
     Term,
     weighted_predictions,
-    with_threshold,
 )
+from recmetrics_jax._src.thresholds import with_threshold
 
 X = TypeVar("X")
 
@@ -32,31 +32,43 @@ class FieldSums(NamedTuple, Generic[X]):
     predictions: X
     labels: X
     weights: X
+    out_of_range_examples: X
+    """``float[T]``."""
 
 
-field_terms = FieldSums(
-    Term(
-        weighted_predictions,
-        excludes=("predictions_below_0", "labels_below_0", *NEGATIVE_WEIGHTS),
-    ),
-    WEIGHTED_LABELS,
-    WEIGHTS,
-)
+EXCLUDED = ("predictions_below_0", "labels_below_0", *NEGATIVE_WEIGHTS)
+
+
+def field_terms(over: Segments) -> FieldSums[Term]:
+    """The terms of the calibration of a field."""
+    predictions = Term(weighted_predictions, excludes=EXCLUDED)
+    return FieldSums(
+        spread(predictions, over),
+        spread(WEIGHTED_LABELS, over),
+        spread(WEIGHTS, over),
+        out_of_range_term(over),
+    )
 
 
 def field_values(sums: FieldSums[jax.Array]) -> Values:
-    """The errors of all segments together, and how many have no relative one."""
+    """The errors of all segments together, and how many have no relative one.
+
+    A bad example makes them NaN, of whatever segment it is.
+    """
     error = jnp.abs(sums.predictions - sums.labels)
+    is_bad = jnp.any(jnp.isnan(error), axis=1)
     weight = jnp.sum(sums.weights, axis=1)
     is_defined = sums.labels > 0
     relative = jnp.where(is_defined, sums.weights * safe_divide(error, sums.labels), 0.0)
     of_defined = jnp.sum(jnp.where(is_defined, sums.weights, 0.0), axis=1)
     is_undefined = (sums.weights > 0) & ~is_defined
-    return {
+    values = {
         "field_ece": safe_divide(jnp.sum(error, axis=1), weight),
         "field_rce": safe_divide(jnp.sum(relative, axis=1), of_defined),
         "field_rce_undefined_segments": jnp.sum(is_undefined, axis=1, dtype=weight.dtype),
     }
+    values = {name: jnp.where(is_bad, jnp.nan, value) for name, value in values.items()}
+    return {**values, "field_out_of_range_examples": sums.out_of_range_examples}
 
 
 @factory
@@ -80,8 +92,9 @@ def field_calibration_error(
     segment itself there is ``by_segment(calibration(), ...)``.
 
     A segment with weight but without a positive label has no relative error: ``field_rce`` is that
-    of the others, and such segments are counted. Examples of no segment count nothing here. Out of
-    the domain, so NaN: predictions, labels and weights below 0.
+    of the others, and such segments are counted. Examples of no segment count for nothing but
+    themselves, ``field_out_of_range_examples``. Out of the domain, so NaN: predictions, labels and
+    weights below 0.
 
     Source: Pan et al., Field-aware Calibration: A Simple and Empirically Strong Method for Reliable
     Probabilistic Predictions, WWW 2020, section 3.2, which adds a small number to each label of
@@ -98,9 +111,9 @@ def field_calibration_error(
         undefined: the value where no weight, or no segment with a positive label, has been seen.
 
     Returns:
-        A `Metric` with ``lifetime_field_ece``, in the unit of the labels, ``lifetime_field_rce``
-        and ``lifetime_field_rce_undefined_segments``, and with a window the same of ``window_``,
-        each ``float[T]``.
+        A `Metric` with ``lifetime_field_ece``, in the unit of the labels, ``lifetime_field_rce``,
+        ``lifetime_field_rce_undefined_segments`` and ``lifetime_field_out_of_range_examples``, and
+        with a window the same of ``window_``, each ``float[T]``.
 
     Raises:
         ValueError: as `recmetrics_jax.sum_metric`, and if an option is not one of the above.
@@ -113,10 +126,10 @@ def field_calibration_error(
     >>> values["lifetime_field_ece"].item(), values["lifetime_field_rce"].item()
     (0.25, 0.5)
     """
-    over = Segments(text("key", key), whole("segments", segments, 1), flag("hashed", hashed))
-    terms = with_threshold(field_terms, optional_threshold("label_threshold", label_threshold))
+    over = Segments.checked(key, segments, hashed)
+    label_threshold = optional_threshold("label_threshold", label_threshold)
     return sum_metric(
-        jax.tree.map(lambda term: spread(term, over), terms),
+        with_threshold(field_terms(over), label_threshold),
         field_values,
         n_tasks=n_tasks,
         window=window,

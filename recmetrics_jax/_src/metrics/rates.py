@@ -20,8 +20,8 @@ from recmetrics_jax._src.terms import (
     WEIGHTS,
     Term,
     weighted_predictions,
-    with_threshold,
 )
+from recmetrics_jax._src.thresholds import with_threshold
 
 X = TypeVar("X")
 

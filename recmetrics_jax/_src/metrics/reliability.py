@@ -14,7 +14,7 @@ from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.numerics import safe_divide
 from recmetrics_jax._src.options import optional_threshold
 from recmetrics_jax._src.reliability_bins import BINS, BinOptions, BinSums, Spacing
-from recmetrics_jax._src.terms import with_threshold
+from recmetrics_jax._src.thresholds import with_threshold
 
 X = TypeVar("X")
 
@@ -183,7 +183,9 @@ def ece(
     examples a bin has. With the variance of the mean label of a bin, estimated as ``v_b = label_b
     (1 - label_b) / (n_b - 1)``, the debiased values are
 
-    - ``ece_l2_squared_debiased = sum(s_b (d_b^2 - v_b))``, which has no bias;
+    - ``ece_l2_squared_debiased = sum(s_b (d_b^2 - v_b))``, which has no bias where the predictions
+      of a bin are alike, and is too low by ``s_b var_b / (n_b - 1)`` where the true rates in a bin
+      vary by ``var_b``;
     - ``ece_debiased = sum(s_b (2 d_b - m_b))``, where ``m_b = sqrt(2 v_b / pi) exp(-d_b^2 / (2
       v_b)) + d_b erf(d_b / sqrt(2 v_b))`` is the mean size of a normal variable of mean ``d_b`` and
       variance ``v_b``. Of perfect predictions, about 60% of the bias is left.

@@ -21,8 +21,8 @@ from recmetrics_jax._src.terms import (
     Term,
     weighted_negatives,
     weights,
-    with_threshold,
 )
+from recmetrics_jax._src.thresholds import with_threshold
 
 X = TypeVar("X")
 
