@@ -1,5 +1,6 @@
 """Weights of the pairs of rows that two scores order alike or not, in O(N log N)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import chex
@@ -90,19 +91,35 @@ def count_pairs(
         of_x, of_y = (
             segments.take(weights, jnp.broadcast_to(rows, weights.shape)) for rows in (by_x, by_y)
         )
-
-        def in_runs(weights: jax.Array, runs: jax.Array) -> jax.Array:
-            before = segments.sums_before(weights, jnp.broadcast_to(runs, weights.shape))
-            return _products(weights, before, axis=0)
-
-        of_rows = [in_runs(*of) for of in zip((of_x, of_x, of_x, of_y), runs, strict=True)]
-        of_rows.append(_inversions(ranks, of_x, starts, present))
-        # One by one, which is quicker than together.
-        total, in_x, tied, in_y, discordant = (segments.cumsum(x, starts) for x in of_rows)
+        of_runs = _in_runs((of_x, of_x, of_x, of_y), runs, together=starts is None)
+        of_rows = [*of_runs, _inversions(ranks, of_x, starts, present)]
+        if starts is None:
+            sums = segments.cumsum(jnp.stack(of_rows))
+        else:
+            sums = [segments.cumsum(x, starts) for x in of_rows]
+        total, in_x, tied, in_y, discordant = sums
         in_x = in_x - tied
         # Where all rows are equal in y, all that is taken away is equal too, and leaves 0.
         concordant = (total - in_y) - in_x - discordant
         return Pairs(concordant, discordant, tied, total, in_x, is_first, by_x)
+
+
+def _in_runs(
+    weights: Sequence[jax.Array], runs: jax.Array, *, together: bool
+) -> Sequence[jax.Array]:
+    """What rows weigh with the rows before them in their run, of several weights and kinds of runs.
+
+    Together or one by one: whichever is quicker.
+    """
+    if together:
+        stacked = jnp.stack(weights)
+        before = segments.sums_before(stacked, jnp.broadcast_to(runs[:, None], stacked.shape))
+        return list(_products(stacked, before, axis=1))
+    before = [
+        segments.sums_before(x, jnp.broadcast_to(is_first, x.shape))
+        for x, is_first in zip(weights, runs, strict=True)
+    ]
+    return [_products(x, y, axis=0) for x, y in zip(weights, before, strict=True)]
 
 
 class _Sorted(NamedTuple):
