@@ -31,6 +31,15 @@ def weighted_cross_entropy(
     return nats * (-1 / math.log(2))
 
 
+def weighted_positive_cross_entropy(
+    labels: jax.Array, predictions: jax.Array, weights: jax.Array, eta: float = ETA
+) -> jax.Array:
+    """``-w y log2 p``, what positives add to `weighted_cross_entropy`."""
+    log_p = jnp.log(jnp.clip(predictions, 0.0, 1.0))
+    nats = weights * (labels * jnp.clip(log_p, math.log(eta), math.log1p(-eta)))
+    return nats * (-1 / math.log(2))
+
+
 def _dropped(p: jax.Array, q: jax.Array) -> jax.Array:
     """What ``q = 1 - p`` drops of a small p, to be put back into its logarithm.
 

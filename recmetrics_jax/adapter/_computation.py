@@ -13,11 +13,11 @@ from recmetrics_jax.adapter._distributed import synced
 from recmetrics_jax.adapter._module import is_standard, standard
 from recmetrics_jax.adapter._states import States
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, no_grad, to_numpy
+from recmetrics_jax.adapter.metrics_config import RecComputeMode
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNameBase, MetricPrefix
 
 HAS_VALID_UPDATE = "has_valid_update"
 _IGNORED_OPTIONS = (
-    "compute_mode",
     "enable_pt2_compile",
     "fuse_state_tensors",
     "should_clone_update_inputs",
@@ -74,7 +74,12 @@ class RecMetricComputation(States, abc.ABC):
     _requires_weights: ClassVar[bool] = True
     """Whether an update without weights is an error; otherwise they are ones."""
     _reported: ClassVar[tuple[tuple[MetricPrefix, MetricName], ...]] = ()
-    """The values that are reported of those of the factory, in order; empty for all of them."""
+    """The values that are reported of those of the factory, in order; empty for all of them.
+
+    One with the prefix `MetricPrefix.DEFAULT` is of the lifetime, and its key does not say so.
+    """
+    _whole_numbers: ClassVar[tuple[str, ...]] = ()
+    """The states, and the values, of the factory that are whole numbers: they are int64."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Sees to what a subclass writes: a failing ``update``, or the name of a factory.
@@ -116,6 +121,8 @@ class RecMetricComputation(States, abc.ABC):
         self._n_tasks = n_tasks
         self._compute_on_all_ranks = compute_on_all_ranks
         self._should_validate_update = should_validate_update
+        unfused = RecComputeMode.UNFUSED_TASKS_COMPUTATION
+        self._compute_mode: RecComputeMode = kwargs.pop("compute_mode", unfused)
         self._to_sync = kwargs.pop("sync_on_compute", True)
         if should_validate_update:
             flags = from_numpy(np.zeros(n_tasks, np.uint8))

@@ -44,7 +44,10 @@ class SumFormulas:
         """The values, ``[T]`` or ``[T, C]`` by name, of each of several sets of sums by name."""
         if not self.names or not sums[0]:  # Windows are disabled.
             return [{} for _ in sums]
-        sets = {name: np.stack([to_numpy(each[name]) for each in sums]) for name in self.names}
+        sets = {
+            name: np.stack([to_numpy(each[name]) for each in sums]).astype(np.float64, copy=False)
+            for name in self.names
+        }
         values = self._values(sets)
         return [{name: value[i] for name, value in values.items()} for i in range(len(sums))]
 

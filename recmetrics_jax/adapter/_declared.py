@@ -34,7 +34,15 @@ from recmetrics_jax.adapter._inputs import SAMPLE_STATES, host_inputs
 from recmetrics_jax.adapter._layout import TaskBatch, of_tasks, shape_of
 from recmetrics_jax.adapter._module import RecMetricException, is_standard, standard
 from recmetrics_jax.adapter._passes import Contributions, Passes, samples_as_inputs
-from recmetrics_jax.adapter._tensors import Tensor, as_kind, cloned, from_numpy, kind_of, to_numpy
+from recmetrics_jax.adapter._tensors import (
+    Tensor,
+    as_kind,
+    cloned,
+    from_numpy,
+    kind_of,
+    to_numpy,
+    whole,
+)
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricPrefix
 
 _METRIC_NAMES = {name.value: name for name in MetricName}
@@ -80,9 +88,10 @@ class DeclaredComputation(RecMetricComputation):
     def _add_declared_states(self) -> None:
         declaration = self._declaration
         for name, term in declaration.terms.items():
+            dtype = np.int64 if name in self._whole_numbers else np.float64
             self._add_state(
                 name,
-                from_numpy(np.zeros((self._n_tasks, *term.shape))),
+                from_numpy(np.zeros((self._n_tasks, *term.shape), dtype)),
                 add_window_state=name in declaration.window_values.names and self._window_size > 0,
                 dist_reduce_fx="sum",
                 # Histograms are large: they do not go into checkpoints.
@@ -133,19 +142,19 @@ class DeclaredComputation(RecMetricComputation):
         if predictions is None:
             raise RecMetricException(f"Inputs 'predictions' should not be None for {name} update")
         batch = of_tasks(predictions, labels, weights, self._n_tasks)
-        self.check_update(batch, required_inputs)
+        keys = self.check_update(batch, required_inputs)
         if shape_of(batch.labels)[1]:
             one_pass = self._passes.of((self._declaration,))
-            inputs = host_inputs([batch], required_inputs, one_pass.keys, self._n_tasks)
+            inputs = host_inputs([batch], keys, one_pass.keys, self._n_tasks)
             contributions = one_pass.contributions(inputs)
             with self.local_states():
                 self._add(contributions, batch.tasks)
 
     update.__doc__ = RecMetricComputation.update.__doc__
 
-    def check_update(self, batch: TaskBatch, required_inputs: Mapping[str, Any]) -> None:
-        """Raises RecMetricException or ValueError if an update with these would not go."""
-        for key in self._declaration.keys:
+    def check_update(self, batch: TaskBatch, required_inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys that terms read; RecMetricException or ValueError if an update would not go."""
+        for key in self.required_keys:
             if key not in required_inputs:
                 what = "grouped update" if key in self._declaration.sample_keys else "update"
                 raise RecMetricException(
@@ -159,6 +168,7 @@ class DeclaredComputation(RecMetricComputation):
                 f"predictions: expected classes {expected} after tasks and examples for "
                 f"{type(self).__name__}, got {classes}"
             )
+        return {key: required_inputs[key] for key in self._declaration.keys}
 
     def take_contributions(self, contributions: Contributions, batch: TaskBatch) -> None:
         """Adds what an update contributes, and notes that it was valid; cannot fail."""
@@ -172,6 +182,8 @@ class DeclaredComputation(RecMetricComputation):
         windows = self._windows
         for slot in contributions.slots[self._declaration]:
             sums = contributions.sums(slot, tasks)
+            if slot.state in self._whole_numbers:
+                sums = whole(sums)
             state = states[slot.state]
             state += sums
             if slot.window_state in windows:
@@ -243,10 +255,14 @@ class DeclaredComputation(RecMetricComputation):
         self, lifetime: Mapping[str, np.ndarray], window: Mapping[str, np.ndarray]
     ) -> list[MetricComputationReport]:
         """The reports of values of sums, and of samples; those `_reported`, if any are."""
+        prefixes = MetricPrefix.LIFETIME, MetricPrefix.WINDOW, MetricPrefix.DEFAULT
+        by_prefix = dict(zip(prefixes, (lifetime, window, lifetime), strict=True))
         reports = {
-            (prefix, _METRIC_NAMES.get(name, name)): values[name]
+            (prefix, _METRIC_NAMES.get(name, name)): (
+                whole(values[name]) if name in self._whole_numbers else values[name]
+            )
             for name in {**lifetime, **window}
-            for prefix, values in ((MetricPrefix.LIFETIME, lifetime), (MetricPrefix.WINDOW, window))
+            for prefix, values in by_prefix.items()
             if name in values
         }
         for name, value in self._values_of_samples().items():
@@ -254,7 +270,7 @@ class DeclaredComputation(RecMetricComputation):
             reports[key] = value.astype(np.float32)
         return [
             MetricComputationReport(name, prefix, from_numpy(reports[prefix, name]))
-            for prefix, name in self._reported or reports
+            for prefix, name in self._reported or (r for r in reports if r[0] != prefixes[2])
             if (prefix, name) in reports
         ]
 
@@ -280,5 +296,4 @@ class DeclaredComputation(RecMetricComputation):
 
     def loaded_state(self, state: Any, default: Tensor) -> Tensor:
         """A state of a state dict, in the dtype of the states."""
-        array = to_numpy(state).astype(to_numpy(default).dtype)
-        return as_kind(array, kind_of(default))
+        return as_kind(to_numpy(state).astype(to_numpy(default).dtype), kind_of(default))

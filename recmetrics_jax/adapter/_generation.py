@@ -8,7 +8,9 @@ from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.accuracy import AccuracyMetric
 from recmetrics_jax.adapter.auc import AUCMetric
 from recmetrics_jax.adapter.auprc import AUPRCMetric
+from recmetrics_jax.adapter.cali_free_ne import CaliFreeNEMetric
 from recmetrics_jax.adapter.calibration import CalibrationMetric
+from recmetrics_jax.adapter.calibration_with_recalibration import RecalibratedCalibrationMetric
 from recmetrics_jax.adapter.ctr import CTRMetric
 from recmetrics_jax.adapter.mae import MAEMetric
 from recmetrics_jax.adapter.metrics_config import (
@@ -25,10 +27,15 @@ from recmetrics_jax.adapter.mse import MSEMetric
 from recmetrics_jax.adapter.multiclass_recall import MulticlassRecallMetric
 from recmetrics_jax.adapter.ndcg import NDCGMetric
 from recmetrics_jax.adapter.ne import NEMetric
+from recmetrics_jax.adapter.ne_positive import NEPositiveMetric
+from recmetrics_jax.adapter.ne_with_recalibration import RecalibratedNEMetric
 from recmetrics_jax.adapter.precision import PrecisionMetric
 from recmetrics_jax.adapter.rauc import RAUCMetric
 from recmetrics_jax.adapter.rec_metric import RecMetric, RecMetricList
 from recmetrics_jax.adapter.recall import RecallMetric
+from recmetrics_jax.adapter.segmented_ne import SegmentedNEMetric
+from recmetrics_jax.adapter.serving_calibration import ServingCalibrationMetric
+from recmetrics_jax.adapter.serving_ne import ServingNEMetric
 from recmetrics_jax.adapter.unweighted_ne import UnweightedNEMetric
 from recmetrics_jax.adapter.weighted_avg import WeightedAvgMetric
 from recmetrics_jax.adapter.xauc import XAUCMetric
@@ -52,6 +59,13 @@ REC_METRICS_MAPPING: dict[RecMetricEnumBase, type[RecMetric]] = {
     RecMetricEnum.XAUC: XAUCMetric,
     RecMetricEnum.NDCG: NDCGMetric,
     RecMetricEnum.UNWEIGHTED_NE: UnweightedNEMetric,
+    RecMetricEnum.NE_POSITIVE: NEPositiveMetric,
+    RecMetricEnum.CALI_FREE_NE: CaliFreeNEMetric,
+    RecMetricEnum.RECALIBRATED_NE: RecalibratedNEMetric,
+    RecMetricEnum.RECALIBRATED_CALIBRATION: RecalibratedCalibrationMetric,
+    RecMetricEnum.SERVING_NE: ServingNEMetric,
+    RecMetricEnum.SERVING_CALIBRATION: ServingCalibrationMetric,
+    RecMetricEnum.SEGMENTED_NE: SegmentedNEMetric,
 }
 """The class of each metric in a `MetricsConfig`."""
 

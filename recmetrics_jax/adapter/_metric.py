@@ -137,6 +137,7 @@ class RecMetric(Module, abc.ABC):
                     **self._get_task_kwargs(of_computation),
                 },
             )
+            computation._compute_mode = self._compute_mode
             self._metrics_computations.append(computation)
             self._required_inputs |= self._get_task_required_inputs(of_computation)
             if isinstance(computation, DeclaredComputation):

@@ -206,11 +206,12 @@ class Passes:
         if not targets:
             return lambda: None
         one_pass = self.of(tuple(dict.fromkeys(each.declaration for each, _ in targets)))
+        keys: dict[str, Any] = {}
         if one_pass.keys or one_pass.keeps_samples:
             for computation, batch in targets:
-                computation.check_update(batch, required_inputs)
+                keys |= computation.check_update(batch, required_inputs)
         batches = list({batch.first: batch for _, batch in targets}.values())
-        inputs = host_inputs(batches, required_inputs, one_pass.keys, n_tasks)
+        inputs = host_inputs(batches, keys, one_pass.keys, n_tasks)
         contributions = one_pass.contributions(inputs)
 
         def update() -> None:

@@ -100,6 +100,11 @@ def widened(x: Tensor) -> Tensor:
     return x.astype(np.float64) if is_float else x
 
 
+def whole(x: Tensor) -> Tensor:
+    """Whole numbers, which floats hold, as int64."""
+    return x.long() if kind_of(x) == "torch" else x.astype(np.int64)
+
+
 def promoted(x: Tensor, *others: Tensor) -> Tensor:
     """``x`` in the dtype that holds the numbers of all of the others, which are of its kind."""
     if kind_of(x) == "torch":

@@ -6,6 +6,7 @@ from typing import Any
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import rates
+from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
@@ -60,8 +61,13 @@ def get_calibration_states(
     return term_sums(rates.calibration_terms._asdict(), labels, predictions, weights)
 
 
+def calibration_of_terms(terms: rates.CalibrationSums[Term], **options: Any) -> Metric:
+    """The metric of the sums of some terms, with the value of calibration."""
+    return sum_metric(terms, _values, undefined=0.0, **options)
+
+
 def _calibration(**options: Any) -> Metric:
-    return sum_metric(rates.calibration_terms, _values, undefined=0.0, **options)
+    return calibration_of_terms(rates.calibration_terms, **options)
 
 
 class CalibrationMetricComputation(DeclaredComputation):

@@ -258,10 +258,10 @@ class GAUCMetricComputation(DeclaredComputation):
             predictions=predictions, labels=labels, weights=weights, required_inputs=groups
         )
 
-    def check_update(self, batch: TaskBatch, required_inputs: Mapping[str, Any]) -> None:
-        """Raises ValueError if the groups do not hold as many examples as the batch."""
+    def check_update(self, batch: TaskBatch, required_inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The groups; ValueError if they do not hold as many examples as the batch."""
         _check_sum(NUM_CANDIDATES, required_inputs[NUM_CANDIDATES], shape_of(batch.labels)[1])
-        super().check_update(batch, required_inputs)
+        return super().check_update(batch, required_inputs)
 
     @property
     def required_keys(self) -> tuple[str, ...]:

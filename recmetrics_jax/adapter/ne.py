@@ -5,13 +5,13 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from recmetrics_jax._src.base import Values
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.cross_entropy import weighted_cross_entropy
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import entropy
+from recmetrics_jax._src.metrics.reference_entropy import clamped_mean_cross_entropy
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply, apply_to_sums, term_sums
@@ -95,8 +95,8 @@ def compute_logloss(ce_sum: Tensor, pos_labels: Tensor, neg_labels: Tensor, eta:
 def _logloss(
     ce_sum: jax.Array, pos_labels: jax.Array, neg_labels: jax.Array, *, eta: float
 ) -> jax.Array:
-    total = jnp.maximum(pos_labels + neg_labels, eta)
-    return entropy.mean_cross_entropy(entropy.NESums(ce_sum, total, pos_labels, neg_labels))
+    sums = entropy.NESums(ce_sum, pos_labels + neg_labels, pos_labels, neg_labels)
+    return clamped_mean_cross_entropy(sums, eta)
 
 
 def get_ne_states(
@@ -121,18 +121,34 @@ def get_ne_states(
     return term_sums(terms, labels, predictions, weights, in_float64=["cross_entropy_sum"])
 
 
+def ne_of_terms(
+    terms: entropy.NESums[Term],
+    *,
+    include_logloss: bool = False,
+    allow_missing_label_with_zero_weight: bool = False,
+    **options: Any,
+) -> Metric:
+    """The metric of the sums of some terms, with the values of NE and, on request, of logloss."""
+    undefined = {
+        "ne": ETA if allow_missing_label_with_zero_weight else math.nan,
+        "logloss": 0.0,
+    }
+    values = functools.partial(_ne_values, include_logloss=bool(include_logloss))
+    return sum_metric(terms, values, undefined=undefined, **options)
+
+
 def _ne(
     *,
     include_logloss: bool = False,
     allow_missing_label_with_zero_weight: bool = False,
     **options: Any,
 ) -> Metric:
-    undefined = {
-        "ne": ETA if allow_missing_label_with_zero_weight else math.nan,
-        "logloss": 0.0,
-    }
-    values = functools.partial(_ne_values, include_logloss=bool(include_logloss))
-    return sum_metric(entropy.ne_terms, values, undefined=undefined, **options)
+    return ne_of_terms(
+        entropy.ne_terms,
+        include_logloss=include_logloss,
+        allow_missing_label_with_zero_weight=allow_missing_label_with_zero_weight,
+        **options,
+    )
 
 
 def _ne_values(

@@ -12,7 +12,9 @@ from recmetrics_jax.adapter import (
     accuracy,
     auc,
     auprc,
+    cali_free_ne,
     calibration,
+    calibration_with_recalibration,
     ctr,
     gauc,
     mae,
@@ -20,9 +22,14 @@ from recmetrics_jax.adapter import (
     multiclass_recall,
     ndcg,
     ne,
+    ne_positive,
+    ne_with_recalibration,
     precision,
     rauc,
     recall,
+    segmented_ne,
+    serving_calibration,
+    serving_ne,
     unweighted_ne,
     weighted_avg,
     xauc,
@@ -168,6 +175,34 @@ VARIANTS = [
     ),
 ]
 
+# Over the same machinery: what all metrics have in common is not tested with these too.
+DERIVED = [
+    Case("ne_positive", ne_positive.NEPositiveMetric, both("ne_positive", 0.3452898610225485)),
+    Case("cali_free_ne", cali_free_ne.CaliFreeNEMetric, both("cali_free_ne", 0.08230148698767877)),
+    Case("recalibrated_ne", ne_with_recalibration.RecalibratedNEMetric, NE_VALUE),
+    Case(
+        "recalibrated_calibration",
+        calibration_with_recalibration.RecalibratedCalibrationMetric,
+        both("calibration", 1.0590277777777777),
+    ),
+    Case("serving_ne", serving_ne.ServingNEMetric, {**NE_VALUE, "total_examples": N}),
+    Case(
+        "serving_calibration",
+        serving_calibration.ServingCalibrationMetric,
+        {**both("calibration", 1.0590277777777777), "total_examples": N},
+    ),
+    Case(
+        "segmented_ne",
+        segmented_ne.SegmentedNEMetric,
+        {
+            **both("segmented_ne_0", 0.5805168747901917),
+            **both("segmented_ne_1", 0.8631654977798462),
+        },
+        {"num_groups": 2},
+        "grouping_keys",
+    ),
+]
+
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 every_variant = pytest.mark.parametrize("case", CASES + VARIANTS, ids=lambda case: case.name)
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -175,7 +210,7 @@ needs_torch = pytest.mark.skipif(torch is None, reason="torch is not installed")
 
 
 def case_of(name: str) -> Case:
-    return next(case for case in CASES + VARIANTS if case.name == name)
+    return next(case for case in CASES + VARIANTS + DERIVED if case.name == name)
 
 
 def scores(case: Case, predictions: np.ndarray) -> np.ndarray:

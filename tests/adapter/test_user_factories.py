@@ -17,12 +17,13 @@ from adapter_cases import (
     batch,
     case_of,
     every_kind,
+    stacked,
     values,
 )
 
 import recmetrics_jax as rm
 from recmetrics_jax.adapter._tensors import as_kind, kind_of, to_numpy
-from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
+from recmetrics_jax.adapter.metrics_namespace import MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric, RecMetricComputation
 
 modes = pytest.mark.parametrize("mode", [UNFUSED, FUSED], ids=["unfused", "fused"])
@@ -295,3 +296,35 @@ def test_a_class_between_may_be_a_users():
     expected = pytest.approx((weights * labels).sum() / weights.sum(), rel=1e-12)
     assert values(metric)["scalar-a|lifetime_ctr"] == expected
     assert all(c.prepared for c in metric._metrics_computations)
+
+
+@modes
+def test_computations_know_how_tasks_are_computed(mode):
+    metric = NEOfTheCore(1, 0, N, TASKS, compute_mode=mode)
+    assert {c._compute_mode for c in metric._metrics_computations} == {mode}
+    computation: Any = NEOfTheCoreComputation
+    assert computation(0, N, 1, 100, compute_mode=mode)._compute_mode == mode
+    assert computation(0, N, 1, 100)._compute_mode == UNFUSED
+
+
+def test_whole_numbers_and_values_without_a_prefix_can_be_declared():
+    class Computation(RecMetricComputation):
+        _factory = staticmethod(rm.examples)
+        _whole_numbers = ("examples",)
+
+    class Unprefixed(Computation):
+        _reported: Any = ((MetricPrefix.WINDOW, "examples"), (MetricPrefix.DEFAULT, "examples"))
+
+    expected: Any = {Computation: ("lifetime_", "window_"), Unprefixed: ("window_", "")}
+    for computation_class, prefixes in expected.items():
+        computation = computation_class(0, N, 2, N)
+        for seed in (0, 1):
+            computation.update(**stacked(batch(case_of("ctr"), seed)))
+        totals = {"lifetime_": 2 * N, "window_": N, "": 2 * N}
+        for state in (computation.examples, computation.window_examples):
+            assert to_numpy(state).dtype == np.int64
+        reports = computation.compute()
+        assert [str(report.metric_prefix) for report in reports] == list(prefixes)
+        for report, prefix in zip(reports, prefixes, strict=True):
+            assert (report.name, to_numpy(report.value).dtype) == ("examples", np.int64)
+            assert to_numpy(report.value).tolist() == [totals[prefix]] * 2

@@ -89,14 +89,38 @@ class Form:
 
 
 @contextlib.contextmanager
-def float64_discounts() -> Iterator[None]:
-    """The reference takes the discounts of NDCG in torch's default dtype."""
+def default_of_float64() -> Iterator[None]:
+    """The reference takes the discounts of NDCG, say, in torch's default dtype."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def groups_of_float64() -> Iterator[None]:
+    """The reference adds up the groups of a batch of an unfused task in torch's default dtype."""
+    theirs: Any = importlib.import_module(f"{REFERENCE}.segmented_ne")
+    before = theirs.get_segemented_ne_states
+
+    def states(*args: Any, **kwargs: Any) -> Any:
+        with default_of_float64():
+            return before(*args, **kwargs)
+
+    theirs.get_segemented_ne_states = states
+    try:
+        yield
+    finally:
+        theirs.get_segemented_ne_states = before
+
+
+def in_float64(*names: str) -> contextlib.AbstractContextManager[None]:
+    """What the reference needs around these metrics to compute in float64 as elsewhere."""
+    if "ndcg" in names:
+        return default_of_float64()
+    return groups_of_float64() if "segmented_ne" in names else contextlib.nullcontext()
 
 
 def copied(x: Any) -> Any:
@@ -132,7 +156,15 @@ OPTIONS: dict[str, dict[str, tuple[Any, ...]]] = {
         "remove_single_length_sessions": (True,),
         "scale_by_weights_tensor": (True,),
     },
+    "ne_with_recalibration": {"recalibration_coefficient": (0.1, 0.5)},
+    "calibration_with_recalibration": {"recalibration_coefficient": (0.1, 0.5)},
+    "segmented_ne": {"grouping_keys": ("segment", ["segment"]), "cast_keys_to_int": (True,)},
 }
+N_GROUPS = 6
+OF_ENTROPY = (
+    *("ne", "unweighted_ne", "ne_positive", "cali_free_ne"),
+    *("ne_with_recalibration", "serving_ne", "segmented_ne"),
+)
 
 
 def drawn_options(rng: Rng, name: str) -> dict[str, Any]:
@@ -143,6 +175,8 @@ def drawn_options(rng: Rng, name: str) -> dict[str, Any]:
     if name == "multiclass_recall":
         # Fewer classes than there are scores: only the first ranks are reported.
         given["number_of_classes"] = pick(rng, (N_CLASSES, N_CLASSES, N_CLASSES - 2))
+    if name == "segmented_ne":
+        given["num_groups"] = N_GROUPS
     return given
 
 
@@ -150,6 +184,9 @@ def key_of(setting: Setting) -> str:
     """The name of the keys that come with every batch, if any."""
     if setting.name == "ndcg":
         return setting.options.get("session_key", "session_id")
+    if setting.name == "segmented_ne":
+        key = setting.options.get("grouping_keys", "grouping_keys")
+        return key if isinstance(key, str) else key[0]
     return "grouping_keys" if setting.options.get(f"grouped_{setting.name}") else ""
 
 
@@ -157,7 +194,7 @@ def drawn_setting(rng: Rng, name: str, is_half: bool) -> Setting:
     """A metric that the reference can build."""
     mode = str(rng.choice([UNFUSED, FUSED, FUSED_STATES], p=[0.6, 0.25, 0.15]))
     options = drawn_options(rng, name)
-    is_keyed = name == "ndcg" or bool(options.get(f"grouped_{name}"))
+    is_keyed = name in ("ndcg", "segmented_ne") or bool(options.get(f"grouped_{name}"))
     # Joined updates lose their keys, and in a half dtype their sums have too many digits.
     may_join = mode == UNFUSED and not is_keyed
     limit = pick(rng, (0, 0, 1) if is_half else (0, 0, 1, 3)) if may_join else 0
@@ -339,12 +376,14 @@ class Drawer:
         if self.predictions == "distinct":
             return [self.distinct(rng, weights, is_negative, pool), labels, weights]
         predictions = NUMBERS[self.predictions](rng, size, half)
-        if self.setting.name in ("ne", "unweighted_ne"):
+        if self.setting.name in OF_ENTROPY:
             # Clamped to 1e-12, a certain prediction has a logarithm of four digits.
             predictions[predictions == 1] = 7 / 8
             predictions[(predictions == 0) & (labels < 1)] = 1 / 8
             if self.pattern == "with_zeros":
                 weights[:1] = 1.0  # A window without weight holds the rounding of what has left it.
+            if self.setting.name == "ne_positive":
+                labels[:1] = 1.0  # So does one without positives.
         return [predictions, labels, weights]
 
     def distinct(
@@ -367,6 +406,8 @@ class Drawer:
     def keys(self, rng: Rng, size: int) -> np.ndarray:
         """Keys of groups or sessions."""
         options = self.setting.options
+        if self.setting.name == "segmented_ne":
+            return rng.integers(0, N_GROUPS, size)
         # The reference fails on groups of one in RAUC, and skips batches without sessions.
         if self.setting.name == "rauc" or options.get("remove_single_length_sessions"):
             keys = keys_in_pairs(rng, size)
@@ -424,7 +465,8 @@ class Drawer:
         keys = self.keys(rng, size) if size else np.zeros(0, int)
         if self.setting.name == "ndcg" and self.setting.is_fused:
             keys = np.tile(keys, (len(self.setting.tasks), 1))
-        return {key: torch.tensor(keys, dtype=torch.int64)}
+        is_cast = self.setting.options.get("cast_keys_to_int", False)
+        return {key: torch.tensor(keys, dtype=torch.float32 if is_cast else torch.int64)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -437,13 +479,15 @@ class Stream:
 
     def context(self) -> contextlib.AbstractContextManager[None]:
         """What the reference needs around it."""
-        return float64_discounts() if self.setting.name == "ndcg" else contextlib.nullcontext()
+        return in_float64(self.setting.name)
 
 
 def drawn_stream(rng: Rng, name: str) -> Stream:
     """A random stream for a metric."""
     kinds = ["float32", "float64", "mixed", *HALF]
     kind = str(rng.choice(kinds, p=[0.4, 0.3, 0.1, 0.1, 0.1]))
+    if name.endswith("_with_recalibration"):
+        kind = "float64"  # The reference recalibrates in the dtype of the predictions.
     setting = drawn_setting(rng, name, kind in HALF)
     predictions, labels = (pick(rng, choices) for choices in KINDS.get(name, OF_CLICKS))
     if name == "auc" and setting.options.get("apply_bin") and not key_of(setting):
@@ -451,7 +495,7 @@ def drawn_stream(rng: Rng, name: str) -> Stream:
     patterns = ("ones", "random", "with_zeros", "zero_task", "none")
     # The reference's default weights do not fit predictions of classes.
     pattern = pick(rng, patterns[:-1] if name == "multiclass_recall" else patterns)
-    if name == "ne" and pattern == "zero_task":
+    if name in OF_ENTROPY and pattern == "zero_task":
         # Nothing leaves it, of which a window without weight would hold the rounding.
         setting = dataclasses.replace(setting, window=NEVER_LEFT)
     if name == "rauc" and pattern in ("with_zeros", "zero_task"):

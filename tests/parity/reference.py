@@ -5,6 +5,8 @@ Importing this module skips the importing one where torchrec is not installed.
 
 import importlib
 import importlib.util
+import json
+import pathlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +22,16 @@ if importlib.util.find_spec("torchrec") is None:
         allow_module_level=True,
     )
 
-CLASSES = {str(name): metric.__name__ for name, metric in REC_METRICS_MAPPING.items()}
+CONTRACT = json.loads(
+    (pathlib.Path(__file__).parent.parent / "adapter" / "documented_api.json").read_text()
+)
+"""The documented API, by module."""
+MEMBERS = {
+    metric.__module__.rpartition(".")[2]: name.name for name, metric in REC_METRICS_MAPPING.items()
+}
+"""The members of `RecMetricEnum`, by module."""
+CLASSES = dict(zip(MEMBERS, (x.__name__ for x in REC_METRICS_MAPPING.values()), strict=True))
+"""The classes, by module."""
 
 # The packages warn on import (of deprecated modules of their own); the project's tests do not.
 with warnings.catch_warnings():

@@ -340,14 +340,17 @@ def test_vectors_of_no_certain_task_are_named():
             assert computation.ctr_num.tolist() == [3.0, 3.0]
 
 
-def test_tasks_without_examples_in_unweighted_ne_keep_their_keys():
-    keys = [f"unweighted_ne-{t}|{p}_unweighted_ne" for p in ("lifetime", "window") for t in "ab"]
+@pytest.mark.parametrize("name", ["unweighted_ne", "ne_positive", "cali_free_ne"])
+def test_tasks_without_examples_in_relatives_of_ne_keep_their_keys(name):
+    keys = [f"{name}-{t}|{p}_{name}" for p in ("lifetime", "window") for t in "ab"]
     for package, expected in ((OURS, keys), (THEIRS, keys[::2])):
         tasks = tasks_of(package, ("a", "b"))
         options = {"is_fused": True, "allow_missing_label_with_zero_weight": True}
-        metric = make(package, "unweighted_ne", tasks, **options)
+        metric = make(package, name, tasks, **options)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
             computed = metric.compute()
         assert list(computed) == expected
+        dtype = torch.float64 if package == OURS else torch.float32
+        assert {value.dtype for value in computed.values()} == {dtype}
         assert {np.float32(value.item()) for value in computed.values()} == {np.float32(1e-12)}

@@ -7,32 +7,43 @@ states are.
 
 import copy
 import inspect
-import json
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from adapter_pair import OURS, THEIRS, module
-from reference import torch
+from reference import CONTRACT, torch
 
 from recmetrics_jax.adapter._tensors import from_numpy, kind_of, to_numpy
 
-CONTRACT = json.loads(
-    (pathlib.Path(__file__).parent.parent / "adapter" / "documented_api.json").read_text()
-)
 FUNCTIONS = [
     (name, function)
     for name, contract in CONTRACT.items()
     for function in contract["functions"]
     if name != "metric_module"
 ]
-FUNCTIONS += [
-    ("unweighted_ne", function)  # which is in no documentation
-    for function in ("compute_cross_entropy", "compute_ne", "get_unweighted_ne_states")
-]
+UNDOCUMENTED = {
+    "unweighted_ne": ("compute_cross_entropy", "compute_ne", "get_unweighted_ne_states"),
+    "ne_positive": (
+        "compute_cross_entropy_positive",
+        "compute_ne_positive",
+        "get_ne_positive_states",
+    ),
+    "cali_free_ne": ("compute_cross_entropy", "compute_cali_free_ne", "get_cali_free_ne_states"),
+    "segmented_ne": (
+        "compute_cross_entropy",
+        "compute_logloss",
+        "compute_ne",
+        "compute_ne_fused",
+        "compute_ne_helper",
+        "get_segemented_ne_states",
+        "get_segemented_ne_states_fused",
+    ),
+}
+FUNCTIONS += [(name, function) for name, of_name in UNDOCUMENTED.items() for function in of_name]
 T, N, C = 2, 24, 4
+GROUPS = 2
 ETA = 1e-12
 SEEDS = 4
 Rng = np.random.Generator
@@ -53,12 +64,14 @@ def sums(rng: Rng) -> np.ndarray:
     return eighths(rng, (T,), 1, 40) * (rng.random(T) < 0.8)
 
 
-def sums_of_ne(rng: Rng, *, has_weight: bool) -> dict[str, Any]:
+def sums_of_ne(rng: Rng, shape: tuple[int, ...], *, has_weight: bool) -> dict[str, Any]:
     """Which fit together: without weight, as tasks are at times, there are no labels either."""
-    positive, negative, entropy = (eighths(rng, (T,), 1, 40) for _ in range(3))
-    weights = (rng.random(T) < 0.7) | has_weight
+    positive, negative, entropy = (eighths(rng, shape, 1, 40) for _ in range(3))
+    weights = (rng.random(shape) < 0.7) | has_weight
     by_name = {
         "ce_sum": entropy,
+        "ce_positive_sum": entropy,
+        "weighted_sum_predictions": (positive + negative) * eighths(rng, shape, 1, 7),
         "weighted_num_samples": positive + negative,
         "pos_labels": positive,
         "neg_labels": negative,
@@ -105,8 +118,16 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "allow_missing_label_with_zero_weight": (False, True),
     "n_classes": (C, C - 1),
     "n_tasks": (T,),
+    "num_groups": (GROUPS,),
 }
 LISTED = ("auc", "rauc")  # which take lists of arrays
+OF_NE = {  # which take sums of these shapes
+    "compute_ne": (T,),
+    "compute_ne_helper": (T,),
+    "compute_ne_fused": (T, GROUPS),
+    "compute_ne_positive": (T,),
+    "compute_cali_free_ne": (T,),
+}
 
 
 def argument(name: str, parameter: str, rng: Rng, dtype: Any) -> Any:
@@ -153,9 +174,14 @@ def arguments_of(name: str, function: str, seed: int, dtype: Any) -> dict[str, A
         return NUMBERS[function]((rng.integers(0, 20, N) / 4).tolist())
     parameters = inspect.signature(getattr(module(OURS, name), function)).parameters
     arguments = {parameter: argument(name, parameter, rng, dtype) for parameter in parameters}
-    if function == "compute_ne":
-        # Of unweighted NE, the reference drops all tasks if one may have no examples.
-        arguments |= sums_of_ne(rng, has_weight=name == "unweighted_ne")
+    if function in OF_NE:
+        # Of these, the reference drops all tasks if one may have no examples.
+        has_weight = name in ("unweighted_ne", "ne_positive", "cali_free_ne")
+        by_name = sums_of_ne(rng, OF_NE[function], has_weight=has_weight)
+        arguments |= {name: by_name[name] for name in arguments if name in by_name}
+    if "num_groups" in arguments and "grouping_keys" in arguments:
+        shape = (N,) if function.endswith("fused") else (T, N)
+        arguments["grouping_keys"] = torch.tensor(rng.integers(0, GROUPS, shape))
     return one_list_each(arguments)
 
 

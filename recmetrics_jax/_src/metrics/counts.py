@@ -117,6 +117,14 @@ def missing_labels(
     return sum_metric(terms, count_values, n_tasks=n_tasks, window=window, slots=slots)
 
 
+def weighted_examples(batch: Batch) -> jax.Array:
+    """1 for each real example whose weight is not 0."""
+    return (batch.mask & (batch.weights != 0)).astype(batch.weights.dtype)
+
+
+WEIGHTED_EXAMPLES = Term(weighted_examples, raw=True)
+
+
 def out_of_domain_counts(batch: Batch) -> jax.Array:
     """1 for each cause of `out_of_domain_examples` that an example is of, ``float[T, N, K]``."""
     domains = [Domain((cause,), by_order=True) for cause in CAUSES]
