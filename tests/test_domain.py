@@ -244,7 +244,8 @@ def test_each_logit_has_the_cross_entropy_of_its_probability():
 @pytest.mark.heavy
 def test_other_metrics_see_the_probabilities_of_logits():
     rng = np.random.default_rng(0)
-    z, labels, keys = rng.normal(size=(2, 48)), rng.random((2, 48)) < 0.5, keys_of_case(ORDER, 48)
+    z, labels = rng.normal(size=(2, 48)), rng.random((2, 48)) < 0.5
+    keys = keys_of_case(SUMS, 48) | keys_of_case(ORDER, 48)
     probabilities = jax.nn.sigmoid(jnp.asarray(z, jnp.float32))
     for case in (SUMS.without("ne", "unweighted_ne", "ne_of_base_rate"), ORDER):
         metric = metric_of(case)

@@ -1,5 +1,6 @@
 """Every metric against its float64 oracle: random, degenerate and hand-computed streams."""
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -280,7 +281,8 @@ def test_collection_gives_what_its_metrics_give():
     }
     inner = rm.collection({name: parts.pop(name) for name in ("ne", "sample_metric")})
     whole = rm.collection({**parts, "inner": inner})
-    stream = batches(ORDER, count=3)
+    with_all_keys = dataclasses.replace(ORDER, keys=(*ORDER.keys, *SUMS.keys))
+    stream = batches(with_all_keys, count=3)
     values = whole.compute(functools.reduce(whole.update, stream, whole.init()))
     for name, metric in {**parts, "inner": inner}.items():
         alone = metric.compute(functools.reduce(metric.update, stream, metric.init()))
