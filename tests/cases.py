@@ -414,13 +414,20 @@ OF_ONE_PROGRAM = (
     *("ndcg", "precision_at", "hit_rate", "mrr", "average_precision", "pooled_recall_at"),
     *("auc", "grouped_auprc", "xauc", "session_auc"),
     *("binned_auprc", "recall_at_precision", "precision_at_recall", "roc_curve", "pr_curve"),
+    "field_calibration_error",
 )
 NAMES = [case.name for case in CASES]
 BY_NAME = dict(zip(NAMES, CASES, strict=True))
 SUM_CASES = [case for case in CASES if case.is_sum]
 
-SUMS = group("sums", [c for c in SUM_CASES if c.n_classes is None and not c.has_ties])
-WEIGHTED = SUMS.without(*[case.name for case in SUMS.members if case.by_rows])
+SUMS = group(
+    "sums",
+    [
+        case
+        for case in SUM_CASES
+        if case.n_classes is None and not case.has_ties and case.name not in OF_ONE_PROGRAM
+    ],
+)
 CLASSES = group("classes", [case for case in CASES if case.n_classes and not case.draw])
 CATALOGUE = group("catalogue", [case for case in CASES if case.draw])
 # Metrics of the order of predictions, with ties, and the one that only keeps examples.
@@ -436,6 +443,13 @@ SUMS_OF_ORDER = group("sums of order", [c for c in ORDER.members if c.is_sum])
 GROUPED = [SUMS, CLASSES, ORDER, CATALOGUE]
 ALL = [*GROUPED, ALIKE]
 """All cases but those alike, in as few collections as there are kinds of examples."""
+
+
+@functools.cache
+def weighted(case):
+    """A group without the metrics in which an example counts once, whatever its weight."""
+    by_rows = [member.name for member in case.members if member.by_rows]
+    return case.without(*by_rows) if by_rows else case
 
 
 def heavy_where(cases, *heavy):

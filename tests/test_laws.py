@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ALIKE, BY_NAME, GROUPED, ORDER, SUMS, WEIGHTED, heavy_where, metric_of
+from cases import ALIKE, BY_NAME, GROUPED, ORDER, SUMS, heavy_where, metric_of, weighted
 from drawing import batches
 
 import recmetrics_jax as rm
@@ -32,7 +32,7 @@ def _cases_of_laws():
 
 @pytest.mark.parametrize(("case", "law"), list(_cases_of_laws()))
 def test_metric_keeps_law(case, law):
-    of_law = WEIGHTED if case is SUMS and law == "weights" else case
+    of_law = weighted(case) if law == "weights" else case
     rm.testing.LAWS[law](metric_of(of_law, window=WINDOW), batches(case), 1e-6)
 
 
@@ -40,8 +40,8 @@ def test_metric_keeps_law(case, law):
 @pytest.mark.once
 def test_collection_of_several_windows_keeps_the_laws():
     parts = {"long": WINDOW, "short": 100, "none": None}
-    nested = rm.collection({name: metric_of(WEIGHTED, window=w) for name, w in parts.items()})
-    rm.testing.check_laws(rm.collection({"nested": nested}), batches(WEIGHTED))
+    nested = rm.collection({name: metric_of(weighted(SUMS), window=w) for name, w in parts.items()})
+    rm.testing.check_laws(rm.collection({"nested": nested}), batches(weighted(SUMS)))
 
 
 @pytest.mark.once

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ALL, BY_NAME, CASES, COUNTS, GROUPED, ORDER, SUMS, metric_of
+from cases import ALIKE, ALL, BY_NAME, CASES, COUNTS, GROUPED, ORDER, SUMS, metric_of
 from drawing import arrays, batch_of, batches, expected, keys_of
 
 import recmetrics_jax as rm
@@ -281,7 +281,7 @@ def test_collection_gives_what_its_metrics_give():
     }
     inner = rm.collection({name: parts.pop(name) for name in ("ne", "sample_metric")})
     whole = rm.collection({**parts, "inner": inner})
-    with_all_keys = dataclasses.replace(ORDER, keys=(*ORDER.keys, *SUMS.keys))
+    with_all_keys = dataclasses.replace(ORDER, keys=(*ORDER.keys, *ALIKE.keys))
     stream = batches(with_all_keys, count=3)
     values = whole.compute(functools.reduce(whole.update, stream, whole.init()))
     for name, metric in {**parts, "inner": inner}.items():

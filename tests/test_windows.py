@@ -166,7 +166,7 @@ def test_window_after_many_updates_is_a_fresh_one_bit_for_bit():
 
 @pytest.mark.parametrize("case", GROUPS_OF_SUMS, ids=str)
 def test_bad_example_leaves_with_its_window(case):
-    case = case.without(*COUNTS, "field_calibration_error")  # Which counts, too.
+    case = case.without(*COUNTS)
     rng = np.random.default_rng(2)
     metric = metric_of(case, window=100)
     state = metric.init()
