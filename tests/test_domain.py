@@ -286,7 +286,7 @@ def test_logits_are_padded_windowed_and_left_out_like_predictions():
 
 
 LOWEST = np.finfo(np.float32).min
-BY_ORDER = heavy_where([ORDER, ALIKE, CLASSES], ALIKE)
+BY_ORDER = heavy_where([ORDER, ALIKE, CLASSES], ORDER, ALIKE)
 
 
 @pytest.mark.parametrize("case", BY_ORDER, ids=str)

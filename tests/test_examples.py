@@ -41,12 +41,9 @@ def write(folder, rows):
     return folder
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
-    ("xla_flags", "devices"),
-    [
-        ("", 4),
-        pytest.param("--xla_force_host_platform_device_count=2", 2, marks=pytest.mark.heavy),
-    ],
+    ("xla_flags", "devices"), [("", 4), ("--xla_force_host_platform_device_count=2", 2)]
 )
 def test_movielens_trains_evaluates_and_agrees_with_numpy(tmp_path, xla_flags, devices):
     for package in ("flax", "optax", "rich"):
