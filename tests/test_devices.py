@@ -142,18 +142,15 @@ def check_route(case, route):
         np.testing.assert_allclose(values[key], value, rtol=1e-6, atol=1e-9, err_msg=key)
 
 
-def of_packages(routes):
-    """Routes as parameters, of which those that ask nothing of packages run once."""
-    of_host = (one_device, host_fold)
-    return [pytest.param(r, marks=pytest.mark.once if r in of_host else ()) for r in routes]
+def routes_of(case):
+    """A group and each route: with sums those that ask something of packages run with all."""
+    for route in ROUTES:
+        of_packages = case is SUMS and route is not host_fold
+        marks = () if of_packages else pytest.mark.once if route is shard_map else pytest.mark.heavy
+        yield pytest.param(case, route, id=f"{case}-{route.__name__}", marks=marks)
 
 
-@pytest.mark.parametrize("route", of_packages(ROUTES), ids=lambda route: route.__name__)
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, marks=() if c is SUMS else pytest.mark.once) for c in MERGED],
-    ids=str,
-)
+@pytest.mark.parametrize(("case", "route"), [x for case in MERGED for x in routes_of(case)])
 def test_route_gives_what_one_device_gives(case, route):
     check_route(case, route)
 
@@ -207,8 +204,14 @@ def ragged(steps=6):
     return p.reshape(flat).astype(np.float32), y, np.ones_like(y), mask.reshape(flat)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
-    "route", of_packages([one_device, *ROUTES]), ids=lambda route: route.__name__
+    "route",
+    [
+        pytest.param(route, marks=pytest.mark.heavy if route in (pmap, explicit_jit) else ())
+        for route in (one_device, *ROUTES)
+    ],
+    ids=lambda route: route.__name__,
 )
 def test_a_window_means_one_thing_by_every_route(route):
     """The README's table: for sums and for examples, in one state, merged, and over devices."""

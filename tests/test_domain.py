@@ -93,7 +93,7 @@ def with_one(case, where, value, *, seed=1):
 
 
 @pytest.mark.parametrize("cause", OUTSIDE)
-@pytest.mark.parametrize("case", heavy_where([SUMS, ORDER, ALIKE], ALIKE), ids=str)
+@pytest.mark.parametrize("case", heavy_where([SUMS, ORDER, ALIKE], ORDER, ALIKE), ids=str)
 def test_what_a_formula_excludes_makes_its_task_nan(case, cause):
     metric = metric_of(case, window=150)
     given = with_one(case, *OUTSIDE[cause])

@@ -53,7 +53,7 @@ def padded(batch):
     )
 
 
-@pytest.mark.parametrize("case", heavy_where(OF_ANY_NUMBER, *OF_ANY_NUMBER[1:]), ids=str)
+@pytest.mark.parametrize("case", heavy_where(OF_ANY_NUMBER, SUMS, *OF_ANY_NUMBER[2:]), ids=str)
 def test_update_merge_and_compute_of_any_number_of_examples(case):
     metric = metric_of(case, window=100)
     state = metric.init()

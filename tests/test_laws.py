@@ -17,15 +17,16 @@ CTR = BY_NAME["ctr"]
 
 OF_ALIKE = ("split", "padding", "weights")
 OF_PACKAGES = ("transformations", "devices", "stability", "donation")
+OF_ORDER_HEAVY = ("transformations", "devices", "padding")
 
 
 def _cases_of_laws():
     for case in [*GROUPED, CTR, ALIKE]:
         for law in OF_ALIKE if case is ALIKE else rm.testing.LAWS:
             marks = []
-            if case is ALIKE or (case is ORDER and law == "transformations"):
+            if case is ALIKE or (case is ORDER and law in OF_ORDER_HEAVY):
                 marks = [pytest.mark.heavy]
-            elif case is ORDER or (case is not CTR and law not in OF_PACKAGES):
+            elif case not in (CTR, SUMS) or law not in OF_PACKAGES:
                 marks = [pytest.mark.once]
             yield pytest.param(case, law, id=f"{case}-{law}", marks=marks)
 

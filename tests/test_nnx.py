@@ -89,7 +89,8 @@ def test_states_merge_as_those_of_functions():
 
     stacked = jax.tree.map(lambda *x: jnp.stack(x), nnx.state(b), nnx.state(b))
     graph = nnx.graphdef(b)
-    values = jax.vmap(lambda s: over_devices(nnx.merge(graph, s)), axis_name="devices")(stacked)
+    merged = jax.vmap(lambda s: over_devices(nnx.merge(graph, s)), axis_name="devices")
+    values = jax.jit(merged)(stacked)
     assert values["lifetime_ctr"].tolist() == [[1.0], [1.0]]
 
 

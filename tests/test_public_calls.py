@@ -266,7 +266,7 @@ def test_what_a_module_of_the_adapter_compiles_goes_when_it_goes(monkeypatch):
         rec_tasks=[task],
         rec_metrics={
             name: metrics_config.RecMetricDef(rec_tasks=[task], window_size=93)
-            for name in (names.NE, names.AUC, names.MSE)
+            for name in (names.NE, names.AUC)
         },
     )
 

@@ -333,6 +333,7 @@ def test_masked_rows_count_nothing_whatever_they_hold():
         assert np.isfinite(value).all()
 
 
+@pytest.mark.heavy
 def test_order_of_rows_and_tasks_apart_change_nothing():
     full = arguments()
     wanted = values_of(all_of_them(3), [batch_of(full)])
@@ -353,6 +354,7 @@ def test_nonfinite_example_makes_its_task_nan():
         assert np.isnan(value).tolist() == [False, True, False], key
 
 
+@pytest.mark.heavy
 def test_rows_of_all_devices_count_by_pairs_and_sessions_of_each():
     metric = all_of_them(2)
     batches = [batch_of(arguments(seed, tasks=2, examples=16)) for seed in range(4)]

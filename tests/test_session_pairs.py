@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles_order as oracles
 import pytest
+from cases import heavy_where
 
 import recmetrics_jax as rm
 
@@ -141,7 +142,7 @@ def test_each_is_its_definition(scope, mix):
     assert min(wanted[f"session_auc equal None/{scope}_session_auc_undefined_sessions"]) >= 1
 
 
-@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("scope", heavy_where(SCOPES, "window"))
 def test_metrics_of_pairs_take_labels_of_any_numbers(scope):
     arrays = draw(1, "real")
     of_pairs = [name for name in TABLE if "session" not in name]

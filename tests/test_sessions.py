@@ -354,6 +354,7 @@ def padded(rows, rng, size=SIZE):
     return batch_of(p, y, w, sessions.astype(int), mask=mask)
 
 
+@pytest.mark.heavy
 @settings
 @hypothesis.given(st.lists(ROWS, min_size=1, max_size=16), st.randoms(use_true_random=False))
 def test_rows_may_lie_anywhere_among_those_that_are_absent(rows, rng):
