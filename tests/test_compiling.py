@@ -19,9 +19,7 @@ FEWEST_PASSES: Any = {"xla_backend_optimization_level": 0}  # Of LLVM, after XLA
 
 EVERY_ACCUMULATOR = rm.collection(
     {
-        "sums": rm.ctr(n_tasks=2),
-        "window": rm.ctr(n_tasks=2, window=100),
-        "histogram": rm.binned_auc(n_tasks=2, bins=256),
+        "sums and a window": rm.ctr(n_tasks=2, window=100),
         "histogram with a window": rm.binned_auc(n_tasks=2, bins=256, window=100),
         "examples": rm.auc(n_tasks=2, window=100),
     }

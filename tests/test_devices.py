@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from cases import CLASSES, HISTOGRAMS, ORDER, SUMS
+from cases import BY_NAME, CLASSES, HISTOGRAMS, ORDER, SUMS, group
 from drawing import arrays, batch_of
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -20,6 +20,9 @@ LOCAL = 12  # examples on one device
 IS_OLD = not hasattr(jax.lax, "pcast")
 WINDOWS = (90, 150)  # of 288 examples
 
+ONE_OF_EACH_ORDER = group(
+    "order", [BY_NAME[x] for x in ("grouped_auc", "pairwise_auc", "recall_at")]
+)
 MERGED = [SUMS, CLASSES, HISTOGRAMS]
 """All metrics whose states can be merged to those of one batch of all devices."""
 
@@ -156,10 +159,14 @@ def test_route_gives_what_one_device_gives(case, route):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("route", [sharded_jit, explicit_jit], ids=lambda route: route.__name__)
-def test_sharded_examples_are_one_batch(route):
+@pytest.mark.parametrize(
+    ("case", "route"),
+    [(ORDER, sharded_jit), (ONE_OF_EACH_ORDER, explicit_jit)],
+    ids=["sharded_jit", "explicit_jit"],
+)
+def test_sharded_examples_are_one_batch(case, route):
     """For metrics of the examples themselves, or of their pairs and sessions in a batch."""
-    check_route(ORDER, route)
+    check_route(case, route)
 
 
 def test_window_on_many_devices_is_not_the_lifetime():
