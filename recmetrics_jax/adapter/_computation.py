@@ -71,6 +71,8 @@ class RecMetricComputation(States, abc.ABC):
     """
 
     _factory: ClassVar[Callable[..., Metric] | None] = None
+    _requires_predictions: ClassVar[bool] = True
+    """Whether an update without predictions is an error; otherwise no term reads them."""
     _requires_weights: ClassVar[bool] = True
     """Whether an update without weights is an error; otherwise they are ones."""
     _reported: ClassVar[tuple[tuple[MetricPrefix, MetricName], ...]] = ()
