@@ -8,10 +8,12 @@ from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.accuracy import AccuracyMetric
 from recmetrics_jax.adapter.auc import AUCMetric
 from recmetrics_jax.adapter.auprc import AUPRCMetric
+from recmetrics_jax.adapter.average import AverageMetric
 from recmetrics_jax.adapter.cali_free_ne import CaliFreeNEMetric
 from recmetrics_jax.adapter.calibration import CalibrationMetric
 from recmetrics_jax.adapter.calibration_with_recalibration import RecalibratedCalibrationMetric
 from recmetrics_jax.adapter.ctr import CTRMetric
+from recmetrics_jax.adapter.hindsight_target_pr import HindsightTargetPRMetric
 from recmetrics_jax.adapter.mae import MAEMetric
 from recmetrics_jax.adapter.metrics_config import (
     MetricsConfig,
@@ -24,20 +26,29 @@ from recmetrics_jax.adapter.metrics_namespace import (
     compose_metric_namespace,
 )
 from recmetrics_jax.adapter.mse import MSEMetric
+from recmetrics_jax.adapter.multi_label_precision import MultiLabelPrecisionMetric
 from recmetrics_jax.adapter.multiclass_recall import MulticlassRecallMetric
 from recmetrics_jax.adapter.ndcg import NDCGMetric
 from recmetrics_jax.adapter.ne import NEMetric
 from recmetrics_jax.adapter.ne_positive import NEPositiveMetric
 from recmetrics_jax.adapter.ne_with_recalibration import RecalibratedNEMetric
+from recmetrics_jax.adapter.nmse import NMSEMetric
+from recmetrics_jax.adapter.num_missing_labels import NumMissingLabelsMetric
+from recmetrics_jax.adapter.num_positive_samples import NumPositiveSamplesMetric
+from recmetrics_jax.adapter.output import OutputMetric
 from recmetrics_jax.adapter.precision import PrecisionMetric
 from recmetrics_jax.adapter.rauc import RAUCMetric
 from recmetrics_jax.adapter.rec_metric import RecMetric, RecMetricList
 from recmetrics_jax.adapter.recall import RecallMetric
+from recmetrics_jax.adapter.scalar import ScalarMetric
 from recmetrics_jax.adapter.segmented_ne import SegmentedNEMetric
 from recmetrics_jax.adapter.serving_calibration import ServingCalibrationMetric
 from recmetrics_jax.adapter.serving_ne import ServingNEMetric
+from recmetrics_jax.adapter.sum_weights import SumWeightsMetric
+from recmetrics_jax.adapter.tensor_weighted_avg import TensorWeightedAvgMetric
 from recmetrics_jax.adapter.unweighted_ne import UnweightedNEMetric
 from recmetrics_jax.adapter.weighted_avg import WeightedAvgMetric
+from recmetrics_jax.adapter.weighted_sum_predictions import WeightedSumPredictionsMetric
 from recmetrics_jax.adapter.xauc import XAUCMetric
 
 MetricValue = Tensor | float
@@ -66,6 +77,17 @@ REC_METRICS_MAPPING: dict[RecMetricEnumBase, type[RecMetric]] = {
     RecMetricEnum.SERVING_NE: ServingNEMetric,
     RecMetricEnum.SERVING_CALIBRATION: ServingCalibrationMetric,
     RecMetricEnum.SEGMENTED_NE: SegmentedNEMetric,
+    RecMetricEnum.NMSE: NMSEMetric,
+    RecMetricEnum.AVERAGE: AverageMetric,
+    RecMetricEnum.NUM_MISSING_LABELS: NumMissingLabelsMetric,
+    RecMetricEnum.NUM_POSITIVE_SAMPLES: NumPositiveSamplesMetric,
+    RecMetricEnum.SUM_WEIGHTS: SumWeightsMetric,
+    RecMetricEnum.WEIGHTED_SUM_PREDICTIONS: WeightedSumPredictionsMetric,
+    RecMetricEnum.MULTI_LABEL_PRECISION: MultiLabelPrecisionMetric,
+    RecMetricEnum.HINDSIGHT_TARGET_PR: HindsightTargetPRMetric,
+    RecMetricEnum.TENSOR_WEIGHTED_AVG: TensorWeightedAvgMetric,
+    RecMetricEnum.SCALAR: ScalarMetric,
+    RecMetricEnum.OUTPUT: OutputMetric,
 }
 """The class of each metric in a `MetricsConfig`."""
 
