@@ -8,7 +8,7 @@ import jax
 from recmetrics_jax._src.base import Values
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.metrics import regression
+from recmetrics_jax._src.metrics import reference_sums, regression
 from recmetrics_jax.adapter._declaration import StateOptions
 from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
@@ -135,7 +135,7 @@ def get_mse_states(labels: Tensor, predictions: Tensor, weights: Tensor) -> dict
 def _mse(*, include_r_squared: bool = False, **options: Any) -> Metric:
     undefined = {"mse": 0.0, "rmse": 0.0}  # R squared is NaN without weight.
     values = _all_values if include_r_squared else regression.mse_values
-    return sum_metric(regression.r_squared_terms, values, undefined=undefined, **options)
+    return sum_metric(reference_sums.R_SQUARED_TERMS, values, undefined=undefined, **options)
 
 
 def _all_values(sums: regression.RSquaredSums[jax.Array]) -> Values:

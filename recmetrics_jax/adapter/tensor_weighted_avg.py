@@ -19,7 +19,7 @@ from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._inputs import as_numbers
 from recmetrics_jax.adapter._layout import TaskBatch, required_for, shape_of
 from recmetrics_jax.adapter._module import RecMetricException
-from recmetrics_jax.adapter._tensors import to_numpy
+from recmetrics_jax.adapter._tensors import from_numpy, to_numpy
 from recmetrics_jax.adapter.metrics_config import RecTaskInfo
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespace
 from recmetrics_jax.adapter.rec_metric import RecMetric
@@ -73,6 +73,7 @@ class TensorWeightedAvgMetricComputation(DeclaredComputation):
             **kwargs,
         )
         self.tasks, self._description, self._source = tasks, description, source
+        self.weighted_mask = from_numpy(np.array([[task.weighted] for task in tasks], bool))
 
     def _sources(self) -> dict[str, Source]:
         return {self._read_as: (self._source, as_numbers)}

@@ -16,7 +16,7 @@ from recmetrics_jax._src.base import Batch, Values
 from recmetrics_jax._src.metrics.regression import r_squared_terms
 from recmetrics_jax._src.metrics.relative import nmse_terms
 from recmetrics_jax._src.numerics import safe_divide
-from recmetrics_jax._src.terms import Term, scores
+from recmetrics_jax._src.terms import WEIGHTED_LABELS, Term, scores
 
 X = TypeVar("X")
 
@@ -31,7 +31,9 @@ class NMSESums(NamedTuple, Generic[X]):
     const_pred_error_sum: X
 
 
-NMSE_TERMS = NMSESums(*r_squared_terms, nmse_terms(1.0).const_pred_error_sum)
+R_SQUARED_TERMS = r_squared_terms._replace(label_sum=WEIGHTED_LABELS)
+"""Those of batches in float64, which share the sum of labels with other metrics."""
+NMSE_TERMS = NMSESums(*R_SQUARED_TERMS, nmse_terms(1.0).const_pred_error_sum)
 
 
 def nmse_values(sums: NMSESums[jax.Array]) -> Values:
