@@ -57,11 +57,11 @@ def test_predictions_out_of_range_are_logged_once(caplog):
         metric = auprc.AUPRCMetric(2, rank, 2, TASKS, max_prediction=0.5)
         with caplog.at_level(logging.ERROR):
             metric.update(**of_tasks(predictions=[[0.75, 0.25], [0.5, 0.25]], labels=[[1, 0]] * 2))
-            for _ in range(2):
-                computed = values(metric, "local_compute")
+            computed, again = (values(metric, "local_compute") for _ in range(2))
         assert np.isnan(computed["auprc-a|local_lifetime_auprc"])
         assert computed["auprc-b|local_lifetime_auprc"] == 1.0
         assert len(caplog.records) == expected
+        assert again.keys() == computed.keys()
     assert "[0.0, 0.5]" in caplog.text
 
 

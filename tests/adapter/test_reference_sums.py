@@ -51,8 +51,8 @@ def of_tasks(**arrays: Any) -> dict[str, Any]:
     """Arguments of ``update``, of arrays by tasks."""
     names = ("predictions", "labels", "weights")
     given = {name: np.asarray(arrays[name], np.float64) for name in names if name in arrays}
-    given.setdefault("labels", given.get("predictions"))
-    given.setdefault("predictions", given["labels"])
+    both = given.get("labels", given.get("predictions"))
+    given = {"predictions": both, "labels": both, **given}
     by_task = {name: dict(zip("ab", x, strict=False)) for name, x in given.items()}
     return {"weights": None, **by_task}
 
