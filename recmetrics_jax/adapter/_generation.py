@@ -30,12 +30,16 @@ from recmetrics_jax.adapter.ne import NEMetric
 from recmetrics_jax.adapter.ne_positive import NEPositiveMetric
 from recmetrics_jax.adapter.ne_with_recalibration import RecalibratedNEMetric
 from recmetrics_jax.adapter.precision import PrecisionMetric
+from recmetrics_jax.adapter.precision_session import PrecisionSessionMetric
 from recmetrics_jax.adapter.rauc import RAUCMetric
 from recmetrics_jax.adapter.rec_metric import RecMetric, RecMetricList
 from recmetrics_jax.adapter.recall import RecallMetric
+from recmetrics_jax.adapter.recall_session import RecallSessionMetric
 from recmetrics_jax.adapter.segmented_ne import SegmentedNEMetric
 from recmetrics_jax.adapter.serving_calibration import ServingCalibrationMetric
 from recmetrics_jax.adapter.serving_ne import ServingNEMetric
+from recmetrics_jax.adapter.session_pairwise_auc import SessionPairwiseAUCMetric
+from recmetrics_jax.adapter.tower_qps import TowerQPSMetric
 from recmetrics_jax.adapter.unweighted_ne import UnweightedNEMetric
 from recmetrics_jax.adapter.weighted_avg import WeightedAvgMetric
 from recmetrics_jax.adapter.xauc import XAUCMetric
@@ -66,6 +70,10 @@ REC_METRICS_MAPPING: dict[RecMetricEnumBase, type[RecMetric]] = {
     RecMetricEnum.SERVING_NE: ServingNEMetric,
     RecMetricEnum.SERVING_CALIBRATION: ServingCalibrationMetric,
     RecMetricEnum.SEGMENTED_NE: SegmentedNEMetric,
+    RecMetricEnum.RECALL_SESSION_LEVEL: RecallSessionMetric,
+    RecMetricEnum.PRECISION_SESSION_LEVEL: PrecisionSessionMetric,
+    RecMetricEnum.TOWER_QPS: TowerQPSMetric,
+    RecMetricEnum.SESSION_PAIRWISE_AUC: SessionPairwiseAUCMetric,
 }
 """The class of each metric in a `MetricsConfig`."""
 

@@ -54,6 +54,7 @@ class RecMetricEnum(RecMetricEnumBase):
     SUM_WEIGHTS = "sum_weights"
     NUM_MISSING_LABELS = "num_missing_labels"
     WEIGHTED_SUM_PREDICTIONS = "weighted_sum_predictions"
+    SESSION_PAIRWISE_AUC = "session_pairwise_auc"
 
 
 @dataclass(unsafe_hash=True)

@@ -25,24 +25,29 @@ from recmetrics_jax.adapter import (
     ne_positive,
     ne_with_recalibration,
     precision,
+    precision_session,
     rauc,
     recall,
+    recall_session,
     segmented_ne,
     serving_calibration,
     serving_ne,
+    session_pairwise_auc,
+    tower_qps,
     unweighted_ne,
     weighted_avg,
     xauc,
 )
 from recmetrics_jax.adapter._tensors import to_numpy, torch
-from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo
+from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo, SessionMetricDef
 from recmetrics_jax.adapter.rec_metric import RecMetric
 
 KINDS = ["numpy", "jax"] if torch is None else ["numpy", "jax", "torch"]
 UNFUSED = RecComputeMode.UNFUSED_TASKS_COMPUTATION
 FUSED = RecComputeMode.FUSED_TASKS_COMPUTATION
 FUSED_STATES = RecComputeMode.FUSED_TASKS_AND_STATES_COMPUTATION
-TASKS = [RecTaskInfo(name="a"), RecTaskInfo(name="b")]
+SESSIONS = SessionMetricDef("session_id", top_threshold=3)
+TASKS = [RecTaskInfo(name=name, session_metric_def=SESSIONS) for name in "ab"]
 N = 8
 CLASSES = 3
 
@@ -200,6 +205,25 @@ DERIVED = [
         },
         {"num_groups": 2},
         "grouping_keys",
+    ),
+    Case(
+        "recall_session_level",
+        recall_session.RecallSessionMetric,
+        both("recall_session_level", 7 / 9),
+        key="session_id",
+    ),
+    Case(
+        "precision_session_level",
+        precision_session.PrecisionSessionMetric,
+        both("precision_session_level", 7 / 15),
+        key="session_id",
+    ),
+    Case("tower_qps", tower_qps.TowerQPSMetric, {**both("qps", 0.0), "total_examples": N}),
+    Case(
+        "session_pairwise_auc",
+        session_pairwise_auc.SessionPairwiseAUCMetric,
+        both("session_pairwise_auc", 55 / 67),
+        key="session_id",
     ),
 ]
 

@@ -60,7 +60,8 @@ def test_all_names_of_the_modules_are_there(module):
 @pytest.mark.parametrize(("module", "name"), ENUMS)
 def test_enums_have_the_same_members_in_order(module, name):
     ours, theirs = both(module, name)
-    assert [(m.name, m.value) for m in ours] == [(m.name, m.value) for m in theirs]
+    members = [(m.name, m.value) for m in ours if m.value not in reference.AFTER]
+    assert members == [(m.name, m.value) for m in theirs]
 
 
 @pytest.mark.parametrize(

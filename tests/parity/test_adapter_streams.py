@@ -30,7 +30,7 @@ from adapter_streams import (
     in_float64,
     pick,
 )
-from reference import CLASSES, CONTRACT, MEMBERS, torch
+from reference import CLASSES, CONTRACT, MEMBERS, STREAMED, torch
 from streams import Tally
 
 RTOL = 1e-9
@@ -40,7 +40,7 @@ NDCG_ATOL = 1e-12
 # of each, no area of the reference was further than 2.1e-7 from its own in float64.
 FLOAT32_RTOL = 3e-7
 STREAMS = 20  # in a chunk, of which metrics that are documented have three
-CHUNKS = [(name, i) for name in CLASSES for i in range(3 if name in CONTRACT else 1)]
+CHUNKS = [(name, i) for name in STREAMED for i in range(3 if name in CONTRACT else 1)]
 
 
 @dataclasses.dataclass
@@ -218,7 +218,7 @@ def drawn_module(rng: Rng) -> Module:
     mode = pick(rng, (UNFUSED, UNFUSED, FUSED))
     limit = pick(rng, (0, 0, 2)) if mode == UNFUSED else 0
     metrics: dict[str, tuple[int, bool, dict[str, Any]]] = {}
-    names = [name for name in CLASSES if name != WITH_CLASSES]
+    names = [name for name in STREAMED if name != WITH_CLASSES]
     if limit or mode == FUSED:
         names.remove("ndcg")  # Joined, its sessions are lost; fused, it wants them by task.
     if limit:
