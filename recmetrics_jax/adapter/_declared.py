@@ -149,6 +149,7 @@ class DeclaredComputation(RecMetricComputation):
             contributions = one_pass.contributions(inputs)
             with self.local_states():
                 self._add(contributions, batch.tasks)
+        self.note_update()
 
     update.__doc__ = RecMetricComputation.update.__doc__
 
@@ -173,6 +174,7 @@ class DeclaredComputation(RecMetricComputation):
     def take_contributions(self, contributions: Contributions, batch: TaskBatch) -> None:
         """Adds what an update contributes, and notes that it was valid; cannot fail."""
         self._add(contributions, batch.tasks)
+        self.note_update()
         if self._should_validate_update:
             self.note_valid(batch.weights)
 
@@ -194,16 +196,17 @@ class DeclaredComputation(RecMetricComputation):
 
     def _append(self, samples: Mapping[str, Tensor], n: int) -> None:
         """Adds examples, and lets the oldest leave that the window does not hold."""
-        surplus = max(self._num_samples + n - self._window_size, 0)
+        held = self._num_samples or self._count_samples()
+        surplus = max(held + n - self._window_size, 0)
         for name, new in samples.items():
-            chunks = [*(getattr(self, name) if self._num_samples else ()), new]
+            chunks = [*(getattr(self, name) if held else ()), new]
             drop = surplus
             while drop and drop >= chunks[0].shape[1]:
                 drop -= chunks.pop(0).shape[1]
             if drop:
                 chunks[0] = chunks[0][:, drop:]
             setattr(self, name, chunks)
-        self._num_samples = min(self._num_samples + n, self._window_size)
+        self._num_samples = min(held + n, self._window_size)
 
     @standard
     def _compute(self) -> list[MetricComputationReport]:

@@ -24,7 +24,7 @@ from recmetrics_jax.adapter._tensors import (
 )
 
 if TYPE_CHECKING:
-    from recmetrics_jax.adapter._states import States
+    from recmetrics_jax.adapter._surface import Surface
 
 PART = 1 << 28
 """Bytes that ranks send at once: states may be larger than what 32 bits count, and than buffers."""
@@ -87,7 +87,7 @@ def _gather_by_jax(payload: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def synced(computations: "Sequence[States]") -> Iterator[None]:
+def synced(computations: "Sequence[Surface]") -> Iterator[None]:
     """A scope in which computations hold the states of all ranks."""
     waiting = [computation for computation in computations if computation.to_merge]
     merge_states(waiting)
@@ -98,14 +98,18 @@ def synced(computations: "Sequence[States]") -> Iterator[None]:
             computation.unsync()
 
 
-def merge_states(computations: "Sequence[States]") -> None:
-    """`States.sync` of several, in one exchange for each process group."""
+def merge_states(computations: "Sequence[Surface]") -> None:
+    """`Surface.sync` of several, in one exchange for each process group."""
+    together = [computation for computation in computations if not computation.has_own_exchange]
+    for computation in computations:
+        if computation.has_own_exchange:
+            computation.sync()
     if not is_distributed():
         return
-    if any(computation.is_merged for computation in computations):
+    if any(computation.is_merged for computation in together):
         raise RecMetricException("The Metric has already been synced.")
-    groups: dict[int, list[States]] = {}
-    for computation in computations:
+    groups: dict[int, list[Surface]] = {}
+    for computation in together:
         groups.setdefault(id(computation.process_group), []).append(computation)
     for of_group in groups.values():
         payload = [computation.payload_for_ranks() for computation in of_group]

@@ -11,7 +11,14 @@ import jax
 from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
 from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._distributed import merge_states, synced
-from recmetrics_jax.adapter._layout import Layout, TaskBatch, ones_like, required_for, shape_of
+from recmetrics_jax.adapter._layout import (
+    Layout,
+    TaskBatch,
+    ones_like,
+    required_for,
+    shape_of,
+    target_tensor,
+)
 from recmetrics_jax.adapter._module import Module, ModuleList, is_standard, standard
 from recmetrics_jax.adapter._passes import Passes
 from recmetrics_jax.adapter._pending import concatenated, kept
@@ -124,20 +131,20 @@ class RecMetric(Module, abc.ABC):
         options = {name: kwargs[name] for name in kwargs if name not in _IGNORED_OPTIONS}
         for of_computation in [self._tasks] if self._is_fused else self._tasks:
             computation = self._computation_class(
-                self._my_rank,
-                self._batch_size,
-                len(self._tasks) if self._is_fused else 1,
-                self._window_size,
-                self._compute_on_all_ranks,
-                self._should_validate_update,
-                process_group,
                 **{
+                    "my_rank": self._my_rank,
+                    "batch_size": self._batch_size,
+                    "n_tasks": len(self._tasks) if self._is_fused else 1,
+                    "window_size": self._window_size,
+                    "compute_on_all_ranks": self._compute_on_all_ranks,
+                    "should_validate_update": self._should_validate_update,
+                    "compute_mode": self._compute_mode,
+                    "process_group": process_group,
                     "fused_update_limit": self._fused_update_limit,
                     **options,
                     **self._get_task_kwargs(of_computation),
                 },
             )
-            computation._compute_mode = self._compute_mode
             self._metrics_computations.append(computation)
             self._required_inputs |= self._get_task_required_inputs(of_computation)
             if isinstance(computation, DeclaredComputation):
@@ -222,6 +229,7 @@ class RecMetric(Module, abc.ABC):
         weights: RecModelOutput | None,
         **kwargs: Any,
     ) -> None:
+        kwargs.pop("_log_tensors", None)  # A hook of the reference; nothing is logged here.
         batches = self.layout.batches(predictions, labels, weights)
         if self._is_declared:
             required_inputs = kwargs.get("required_inputs") or {}
@@ -247,10 +255,13 @@ class RecMetric(Module, abc.ABC):
         weights = batch.weights
         if weights is None:
             weights = ones_like(batch.labels, batch.predictions)
-        if "required_inputs" in kwargs and not self._is_fused:
+        if kwargs.get("required_inputs"):
             shape = shape_of(batch.labels)
-            required = kwargs["required_inputs"].items()
-            arguments["required_inputs"] = {n: required_for(n, x, shape) for n, x in required}
+            arguments["required_inputs"] = required = dict(kwargs["required_inputs"])
+            if self._is_fused:
+                required |= target_tensor(self._tasks, required)
+            else:
+                required |= {n: required_for(n, x, shape) for n, x in required.items()}
         computation.update(
             predictions=batch.predictions, labels=batch.labels, weights=weights, **arguments
         )

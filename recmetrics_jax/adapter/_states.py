@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from recmetrics_jax.adapter._distributed import REDUCTIONS, merge_states, merged_state
+from recmetrics_jax.adapter._distributed import REDUCTIONS, merged_state
 from recmetrics_jax.adapter._module import Module
 from recmetrics_jax.adapter._tensors import Tensor, as_kind, copy, kind_of, nbytes, to_numpy
 from recmetrics_jax.adapter._window import StateWindow
@@ -131,17 +131,9 @@ class States(Module):
         for name, window in self._windows.items():
             self._batch_window_buffers[name] = window.empty()
 
-    def sync(self) -> None:
-        """Replaces the states by those of all ranks, until `unsync`; all must call.
-
-        Raises:
-            RecMetricException: if they are already.
-        """
-        merge_states([self])
-
-    def unsync(self) -> None:
+    def unsync(self, should_unsync: bool = True) -> None:
         """Restores the states of this rank, if `sync` replaced them."""
-        if self._is_synced:
+        if self._is_synced and should_unsync:
             self._set_states(self._cache)
             self._is_synced, self._cache = False, {}
 
@@ -260,18 +252,23 @@ class States(Module):
         """A state of a state dict as it is taken over, in its own dtype."""
         return as_kind(state, kind_of(default))
 
+    @property
+    def _default_arrays(self) -> list[Tensor]:
+        """What states begin with; what lists do is too little to be counted."""
+        return [default for default in self._defaults.values() if not isinstance(default, list)]
+
     def held_tensors(self) -> list[Tensor]:
         """All arrays that the computation holds, for counting their bytes."""
         states = [getattr(self, name) for name in self._defaults]
         windows = [list(window.buffers) for window in self._windows.values()]
-        return jax.tree.leaves([self._defaults, states, windows])
+        return jax.tree.leaves([self._default_arrays, states, windows])
 
     def held_bytes(self) -> int:
         """The bytes of all these arrays, without going through each contribution to a window."""
         windows = self._windows
         # A sum is as large as its default, and need not be added up.
         states = [self._defaults[n] if n in windows else getattr(self, n) for n in self._defaults]
-        held = sum(map(nbytes, (*self._defaults.values(), *states)))
+        held = sum(map(nbytes, (*self._default_arrays, *states)))
         return held + sum(window.nbytes for window in windows.values())
 
 

@@ -5,6 +5,7 @@ CPU, of any real dtype; they are never modified, nor is anything of them kept by
 """
 
 from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
+from recmetrics_jax.adapter._logging import EventLoggingHandler, TorchrecComponent
 from recmetrics_jax.adapter._metric import RecMetric, RecModelOutput
 from recmetrics_jax.adapter._metric_list import RecMetricList
 from recmetrics_jax.adapter._module import RecMetricException
@@ -19,6 +20,7 @@ from recmetrics_jax.adapter.metrics_namespace import (
 
 __all__ = [
     "MAX_BUFFER_COUNT",
+    "EventLoggingHandler",
     "MetricComputationReport",
     "MetricNameBase",
     "MetricNamespaceBase",
@@ -30,6 +32,7 @@ __all__ = [
     "RecMetricList",
     "RecModelOutput",
     "RecTaskInfo",
+    "TorchrecComponent",
     "WindowBuffer",
     "compose_metric_key",
 ]
