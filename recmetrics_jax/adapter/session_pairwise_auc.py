@@ -112,9 +112,9 @@ class SessionPairwiseAUCMetricComputation(DeclaredComputation):
         return [name for name in names if name is not None]
 
     @property
-    def is_updated_by_passes(self) -> bool:
-        """Whether the predictions and weights are those that other metrics have too."""
-        return super().is_updated_by_passes and not self._named
+    def has_own_arrays(self) -> bool:
+        """Whether predictions or weights are others than those that other metrics have too."""
+        return bool(self._named)
 
 
 class SessionPairwiseAUCMetric(RecMetric):
@@ -139,3 +139,9 @@ class SessionPairwiseAUCMetric(RecMetric):
 
     _namespace = MetricNamespace.SESSION_PAIRWISE_AUC
     _computation_class = SessionPairwiseAUCMetricComputation
+
+    @property
+    def _is_declared(self) -> bool:
+        """Whether updates are as a factory says, of the arrays that come in."""
+        own = (getattr(each, "has_own_arrays", False) for each in self.computations)
+        return super()._is_declared and not any(own)
