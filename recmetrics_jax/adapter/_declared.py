@@ -15,6 +15,7 @@ One compiled call serves as many computations as are updated with the same examp
 unequal length included; it is called a pass.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -147,8 +148,9 @@ class DeclaredComputation(RecMetricComputation):
             one_pass = self._passes.of((self._declaration,))
             inputs = host_inputs([batch], keys, one_pass.keys, self._n_tasks)
             contributions = one_pass.contributions(inputs)
-            with self.local_states():
-                self._add(contributions, batch.tasks)
+            has_own = not is_standard(self._aggregate_window_state)
+            with self.updating() if has_own else self.local_states():
+                self._add(contributions, batch.tasks, has_own_windows=has_own)
 
     update.__doc__ = RecMetricComputation.update.__doc__
 
@@ -176,7 +178,9 @@ class DeclaredComputation(RecMetricComputation):
         if self._should_validate_update:
             self.note_valid(batch.weights)
 
-    def _add(self, contributions: Contributions, tasks: slice) -> None:
+    def _add(
+        self, contributions: Contributions, tasks: slice, *, has_own_windows: bool = False
+    ) -> None:
         n = contributions.count(tasks)
         states = vars(self)
         windows = self._windows
@@ -187,13 +191,17 @@ class DeclaredComputation(RecMetricComputation):
             state = states[slot.state]
             state += sums
             if slot.window_state in windows:
+                push = windows[slot.window_state].push
+                if has_own_windows:
+                    push = functools.partial(self._aggregate_window_state, slot.state)
                 # A copy, as the sums are views of those of all states.
-                windows[slot.window_state].push(cloned(sums), n)
+                push(cloned(sums), n)
         if self._declaration.sample_classes is not None:
             self._append(contributions.samples(self._declaration.sample_keys, tasks), n)
 
     def _append(self, samples: Mapping[str, Tensor], n: int) -> None:
         """Adds examples, and lets the oldest leave that the window does not hold."""
+        self._num_samples = self._num_samples or self._count_samples()
         surplus = max(self._num_samples + n - self._window_size, 0)
         for name, new in samples.items():
             chunks = [*(getattr(self, name) if self._num_samples else ()), new]
@@ -210,10 +218,16 @@ class DeclaredComputation(RecMetricComputation):
         """The values of the states as they are."""
         return self.reports_of([self])[0]
 
+    @classmethod
+    def is_updated_by_passes(cls) -> bool:
+        """Whether updates of the class do what the factory says, and nothing else."""
+        return is_standard(cls.update, cls._aggregate_window_state)
+
     @property
-    def is_updated_by_passes(self) -> bool:
-        """Whether `update` does what the factory says, and nothing else."""
-        return is_standard(self.update)
+    def is_patched(self) -> bool:
+        """Whether methods of updates have been replaced on the object."""
+        own = vars(self)
+        return "update" in own or "_aggregate_window_state" in own
 
     @staticmethod
     def joint_reports(

@@ -1,7 +1,7 @@
 """From a configuration to metrics: the class of each, and the sources of further values."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recmetrics_jax.adapter._tensors import Tensor
@@ -14,6 +14,7 @@ from recmetrics_jax.adapter.calibration_with_recalibration import RecalibratedCa
 from recmetrics_jax.adapter.ctr import CTRMetric
 from recmetrics_jax.adapter.mae import MAEMetric
 from recmetrics_jax.adapter.metrics_config import (
+    BatchSizeStage,
     MetricsConfig,
     RecMetricEnum,
     RecMetricEnumBase,
@@ -84,7 +85,12 @@ class StateMetric(abc.ABC):
 
 
 def rec_metrics_of(
-    config: MetricsConfig, world_size: int, my_rank: int, batch_size: int, process_group: Any
+    config: MetricsConfig,
+    world_size: int,
+    my_rank: int,
+    batch_size: int,
+    process_group: Any,
+    batch_size_stages: Sequence[BatchSizeStage] | None = None,
 ) -> RecMetricList:
     """The metrics of a configuration."""
     metrics = []
@@ -114,7 +120,12 @@ def rec_metrics_of(
                 compute_on_all_ranks=config.compute_on_all_ranks,
                 should_validate_update=config.should_validate_update,
                 process_group=process_group,
-                **(definition.arguments or {}),
+                **{
+                    **(definition.arguments or {}),
+                    "enable_pt2_compile": config.enable_pt2_compile,
+                    "should_clone_update_inputs": config.should_clone_update_inputs,
+                    "batch_size_stages": batch_size_stages,
+                },
             )
         )
     return RecMetricList(metrics)

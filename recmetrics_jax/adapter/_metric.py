@@ -10,7 +10,7 @@ import jax
 
 from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
 from recmetrics_jax.adapter._declared import DeclaredComputation
-from recmetrics_jax.adapter._distributed import merge_states, synced
+from recmetrics_jax.adapter._distributed import sync, synced
 from recmetrics_jax.adapter._layout import Layout, TaskBatch, ones_like, required_for, shape_of
 from recmetrics_jax.adapter._module import Module, ModuleList, is_standard, standard
 from recmetrics_jax.adapter._passes import Passes
@@ -26,6 +26,7 @@ from recmetrics_jax.adapter._tensors import (
     no_grad,
     zeros_like,
 )
+from recmetrics_jax.adapter._validation import RecMetricInputPolicy
 from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespaceBase, compose_metric_key
 
@@ -73,6 +74,12 @@ class RecMetric(Module, abc.ABC):
     LABELS: str = "labels"
     PREDICTIONS: str = "predictions"
     WEIGHTS: str = "weights"
+    input_policy: RecMetricInputPolicy = RecMetricInputPolicy()
+    """What inputs may hold, where a module validates them."""
+    allowed_nan_inputs: frozenset[str] = frozenset()
+    """Which of labels, predictions and weights may then be NaN."""
+    ignored_input_values: frozenset[str] = frozenset()
+    """Which of them may then be anything."""
 
     def __init__(
         self,
@@ -143,11 +150,8 @@ class RecMetric(Module, abc.ABC):
             if isinstance(computation, DeclaredComputation):
                 computation.declare_window(window_size)
                 self._required_inputs.update(computation.required_keys)
-        self._by_passes = [
-            computation
-            for computation in self.computations
-            if isinstance(computation, DeclaredComputation) and computation.is_updated_by_passes
-        ]
+        self._by_passes = [c for c in self.computations if isinstance(c, DeclaredComputation)]
+        self._declared_classes = {type(computation) for computation in self._by_passes}
 
     def _get_task_kwargs(self, task_config: RecTaskInfo | list[RecTaskInfo]) -> dict[str, Any]:
         """Options of the computation of a task, or of all where they are fused."""
@@ -233,8 +237,12 @@ class RecMetric(Module, abc.ABC):
 
     @property
     def _is_declared(self) -> bool:
-        """Whether all computations update as a factory says."""
-        return len(self._by_passes) == len(self._metrics_computations)
+        """Whether all computations update as a factory says, and by no method of a user."""
+        return (
+            len(self._by_passes) == len(self._metrics_computations)
+            and all(each.is_updated_by_passes() for each in self._declared_classes)
+            and not any(computation.is_patched for computation in self._by_passes)
+        )
 
     def targets(self, batches: Sequence[TaskBatch]) -> list[tuple[DeclaredComputation, TaskBatch]]:
         """The computation of each batch, where all update as a factory says."""
@@ -337,6 +345,7 @@ class RecMetric(Module, abc.ABC):
         for computation in self._metrics_computations:
             computation.reset()
 
+    @standard
     def sync(self) -> None:
         """Replaces the states by those of all ranks, until `unsync`; all must call.
 
@@ -344,7 +353,7 @@ class RecMetric(Module, abc.ABC):
             RecMetricException: if they are already.
         """
         self.flush()
-        merge_states(self.computations)
+        sync(self.computations)
 
     def unsync(self) -> None:
         """Restores the states of this rank, if `sync` replaced them."""

@@ -8,6 +8,7 @@ from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetr
 from recmetrics_jax.adapter._metric import RecMetric, RecModelOutput
 from recmetrics_jax.adapter._metric_list import RecMetricList
 from recmetrics_jax.adapter._module import RecMetricException
+from recmetrics_jax.adapter._validation import RecMetricInputPolicy, RecMetricValidationError
 from recmetrics_jax.adapter._window import MAX_BUFFER_COUNT, WindowBuffer
 from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo
 from recmetrics_jax.adapter.metrics_namespace import (
@@ -27,7 +28,9 @@ __all__ = [
     "RecMetric",
     "RecMetricComputation",
     "RecMetricException",
+    "RecMetricInputPolicy",
     "RecMetricList",
+    "RecMetricValidationError",
     "RecModelOutput",
     "RecTaskInfo",
     "WindowBuffer",

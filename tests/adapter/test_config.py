@@ -163,6 +163,8 @@ FIELDS: dict[Any, dict[str, Any]] = {
         "enable_pt2_compile": False,
         "should_clone_update_inputs": False,
         "use_cpu_offloaded_rec_metric_module": None,
+        "loss_aggregation": None,
+        "num_micro_batches_per_step": 1,
     },
 }
 

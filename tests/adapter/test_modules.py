@@ -102,7 +102,7 @@ def test_values_of_all_metrics_by_configuration():
         keys = {"session_id": KEYS, "grouping_keys": KEYS}
         module.update({**outputs, **keys, "more": "is ignored"})
     computed = module.compute()
-    assert type(computed) is dict
+    assert isinstance(computed, dict)
     assert {kind_of(value) for value in computed.values()} == {"numpy"}
     assert module.trained_batches == 2
     for name in names:
