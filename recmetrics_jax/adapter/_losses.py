@@ -189,6 +189,13 @@ class LossesOfSteps(Module):
         """Says how losses are put together, by the keys of those that have no denominator."""
         self._losses.aggregation = dict(loss_aggregation or {})
 
+    def _configure_losses(self, config: Any) -> None:
+        """Takes over what a configuration says: not as arguments, which subclasses may not take."""
+        aggregation = getattr(config, "loss_aggregation", None)
+        if aggregation is not None:
+            self.set_loss_aggregation(aggregation)
+        self.set_under_micro_batching(getattr(config, "num_micro_batches_per_step", 1) > 1)
+
     def reset_loss_metrics(self) -> None:
         """Forgets the losses of a step; call it before the first batch of the next."""
         self._losses.reset()

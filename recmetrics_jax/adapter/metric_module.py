@@ -292,10 +292,6 @@ def generate_metric_module(
         **(module_kwargs or {}),
     )
     module._configure_debug_mode(debug_mode, my_rank)
-    # Not as arguments: subclasses have constructors of their own, and configurations too.
-    aggregation = getattr(metrics_config, "loss_aggregation", None)
-    if aggregation is not None:
-        module.set_loss_aggregation(aggregation)
-    module.set_under_micro_batching(getattr(metrics_config, "num_micro_batches_per_step", 1) > 1)
+    module._configure_losses(metrics_config)
     module.to(device)
     return module
