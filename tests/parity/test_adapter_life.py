@@ -135,7 +135,7 @@ def one_rank() -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
-METRICS = ("NE", "CTR", "AUC", "MSE")
+METRICS = ("NE", "CTR", "AUC", "MAE")
 OFFLOADED = "cpu_offloaded_metric_module", "CPUOffloadedRecMetricModule"
 
 
@@ -288,6 +288,7 @@ def test_values_of_threads_are_the_same():
         each.shutdown()
 
 
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
 def test_batches_are_taken_in_one_by_one_where_the_reference_joins_them():
     found = {}
     for package in PACKAGES:
