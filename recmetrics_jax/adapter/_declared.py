@@ -15,7 +15,6 @@ One compiled call serves as many computations as are updated with the same examp
 unequal length included; it is called a pass.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -190,12 +189,11 @@ class DeclaredComputation(RecMetricComputation):
                 sums = whole(sums)
             state = states[slot.state]
             state += sums
-            if slot.window_state in windows:
-                push = windows[slot.window_state].push
-                if has_own_windows:
-                    push = functools.partial(self._aggregate_window_state, slot.state)
-                # A copy, as the sums are views of those of all states.
-                push(cloned(sums), n)
+            # A copy, as the sums are views of those of all states.
+            if has_own_windows and slot.window_state in windows:
+                self._aggregate_window_state(slot.state, cloned(sums), n)
+            elif slot.window_state in windows:
+                windows[slot.window_state].push(cloned(sums), n)
         if self._declaration.sample_classes is not None:
             self._append(contributions.samples(self._declaration.sample_keys, tasks), n)
 
@@ -222,12 +220,6 @@ class DeclaredComputation(RecMetricComputation):
     def is_updated_by_passes(cls) -> bool:
         """Whether updates of the class do what the factory says, and nothing else."""
         return is_standard(cls.update, cls._aggregate_window_state)
-
-    @property
-    def is_patched(self) -> bool:
-        """Whether methods of updates have been replaced on the object."""
-        own = vars(self)
-        return "update" in own or "_aggregate_window_state" in own
 
     @staticmethod
     def joint_reports(

@@ -23,7 +23,7 @@ class LossSum(NamedTuple):
     """The sum of losses, of means each times its denominator; float64."""
     denominator: Any
     """The sum of denominators; None where none are told."""
-    count: int
+    batches: int
     """The micro-batches that told of it."""
     kind: Kind
     dtype: Any
@@ -36,7 +36,7 @@ class LossSum(NamedTuple):
             empty = self.denominator <= 0
             value = value / (self.denominator + empty)
         elif how is not LossAggregation.SUM:
-            value = value / self.count
+            value = value / self.batches
         if self.kind == "torch":
             return value.to(self.dtype, copy=True)
         return from_numpy(np.array(value, self.dtype), self.kind)
@@ -115,7 +115,7 @@ class Losses:
         return before._replace(
             numerator=before.numerator + numerator,
             denominator=None if denominator is None else before.denominator + denominator,
-            count=before.count + 1,
+            batches=before.batches + 1,
         )
 
     def _denominator(self, key: str, model_out: Mapping[str, Any]) -> Any:

@@ -238,11 +238,13 @@ class RecMetric(Module, abc.ABC):
     @property
     def _is_declared(self) -> bool:
         """Whether all computations update as a factory says, and by no method of a user."""
-        return (
-            len(self._by_passes) == len(self._metrics_computations)
-            and all(each.is_updated_by_passes() for each in self._declared_classes)
-            and not any(computation.is_patched for computation in self._by_passes)
-        )
+        if len(self._by_passes) != len(self._metrics_computations):
+            return False
+        for computation in self._by_passes:
+            own = vars(computation)
+            if "update" in own or "_aggregate_window_state" in own:
+                return False
+        return all(each.is_updated_by_passes() for each in self._declared_classes)
 
     def targets(self, batches: Sequence[TaskBatch]) -> list[tuple[DeclaredComputation, TaskBatch]]:
         """The computation of each batch, where all update as a factory says."""

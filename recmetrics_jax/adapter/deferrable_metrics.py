@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -95,18 +95,18 @@ class DeferrableMetrics(dict[str, Any]):
         future = self._future
         return future is None or (future.done() and future.exception() is None)
 
-    def update(self, other: Mapping[str, Any] | None = None, /, **values: Any) -> None:
+    def update(self, other: Any = (), /, **values: Any) -> None:
         """Adds values, now or when these and those are there; nobody waits here.
 
         Who has subscribed before to values that are on their way is given them without the others.
 
         Args:
-            other: values by key, or such values on their way.
+            other: values by key, or such values on their way; with others beside it, it waits.
             **values: further values.
         """
-        other = {} if other is None else other
         if values:
-            self.update(values)
+            self.update({**dict(other), **values})
+            return
         is_later = isinstance(other, DeferrableMetrics) and other._future is not None
         with self._lock:
             future = self._future
@@ -128,7 +128,7 @@ class DeferrableMetrics(dict[str, Any]):
         return f"DeferrableMetrics({here})"
 
 
-def _joined(first: Future[dict[str, Any]], second: Mapping[str, Any]) -> Future[dict[str, Any]]:
+def _joined(first: Future[dict[str, Any]], second: Any) -> Future[dict[str, Any]]:
     """The future of both: done when they are, and failed if one is."""
     joined: Future[dict[str, Any]] = Future()
 
@@ -171,15 +171,18 @@ for _name in (
 ):
     setattr(DeferrableMetrics, _name, _waiting(_name))
 
+
+def _flattened(metrics: DeferrableMetrics) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+    keys = tuple(sorted(metrics))
+    return [(jax.tree_util.DictKey(key), metrics[key]) for key in keys], keys
+
+
+def _of_leaves(keys: tuple[str, ...], leaves: Iterable[Any]) -> Any:
+    return dict(zip(keys, leaves, strict=True))
+
+
 # As a dictionary is: its values are the leaves, and what is made of them is one.
-jax.tree_util.register_pytree_with_keys(
-    DeferrableMetrics,
-    lambda metrics: (
-        [(jax.tree_util.DictKey(key), metrics[key]) for key in sorted(metrics)],
-        tuple(sorted(metrics)),
-    ),
-    lambda keys, leaves: dict(zip(keys, leaves, strict=True)),
-)
+jax.tree_util.register_pytree_with_keys(DeferrableMetrics, _flattened, _of_leaves)
 
 
 def device_supports_async(device: Any) -> bool:
