@@ -4,17 +4,19 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax.adapter._distributed import synced
 from recmetrics_jax.adapter._module import is_standard, standard
-from recmetrics_jax.adapter._states import States
+from recmetrics_jax.adapter._surface import Surface
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, no_grad, to_numpy
 from recmetrics_jax.adapter.metrics_config import RecComputeMode
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNameBase, MetricPrefix
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 HAS_VALID_UPDATE = "has_valid_update"
 _IGNORED_OPTIONS = (
@@ -41,7 +43,7 @@ class MetricComputationReport:
     description: str | None = None
 
 
-class RecMetricComputation(States, abc.ABC):
+class RecMetricComputation(Surface, abc.ABC):
     """The states and formulas of a metric for ``n_tasks`` tasks.
 
     A metric of one's own is a subclass in one of two ways. Either it names a functional factory,
@@ -71,6 +73,8 @@ class RecMetricComputation(States, abc.ABC):
     """
 
     _factory: ClassVar[Callable[..., Metric] | None] = None
+    _requires_predictions: ClassVar[bool] = True
+    """Whether an update without predictions is an error; otherwise no term reads them."""
     _requires_weights: ClassVar[bool] = True
     """Whether an update without weights is an error; otherwise they are ones."""
     _reported: ClassVar[tuple[tuple[MetricPrefix, MetricName], ...]] = ()
@@ -115,7 +119,7 @@ class RecMetricComputation(States, abc.ABC):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        super().__init__(window_size, process_group)
+        super().__init__(window_size, process_group, kwargs)
         self._my_rank = my_rank
         self._batch_size = batch_size
         self._n_tasks = n_tasks
@@ -123,7 +127,6 @@ class RecMetricComputation(States, abc.ABC):
         self._should_validate_update = should_validate_update
         unfused = RecComputeMode.UNFUSED_TASKS_COMPUTATION
         self._compute_mode: RecComputeMode = kwargs.pop("compute_mode", unfused)
-        self._to_sync = kwargs.pop("sync_on_compute", True)
         if should_validate_update:
             flags = from_numpy(np.zeros(n_tasks, np.uint8))
             self.add_state(HAS_VALID_UPDATE, flags, dist_reduce_fx="max", persistent=True)
@@ -175,6 +178,10 @@ class RecMetricComputation(States, abc.ABC):
         """The values of the states as they are."""
         raise NotImplementedError(f"{type(self).__name__} names no _factory")
 
+    def _maybe_compile(self, fn: F) -> F:
+        """The function itself; a hook of the reference, which may compile it."""
+        return fn
+
     def pre_compute(self) -> None:
         """Called before values are computed; does nothing unless overridden."""
 
@@ -220,7 +227,9 @@ def _guarded(update: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(update)
     def guarded(self: RecMetricComputation, *args: Any, **kwargs: Any) -> None:
+        count = self.update_count + 1
         with self.updating(), no_grad():
-            return update(self, *args, **kwargs)
+            update(self, *args, **kwargs)
+        vars(self)["_update_count"] = count  # Whatever it calls counts too.
 
     return guarded

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,38 @@ from recmetrics_jax._src.metric import Engine, Metric
 from recmetrics_jax._src.program import Program
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._inputs import Inputs
-from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, to_numpy
+from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, to_numpy, whole
 
 _OF_THE_ADAPTER = ("n_tasks", "window", "slots")
+
+
+class StateOptions(NamedTuple):
+    """What the state of a term is."""
+
+    persistent: bool = True
+    """Whether it goes into checkpoints."""
+    dtype: type = np.float64
+    """float64, or int64 of sums that are whole numbers."""
+    shape: tuple[int, ...] | None = None
+    """Another shape for the same numbers than ``[n_tasks, *shape]`` of the term; None for that."""
+    reduction: str = "sum"
+    """How the states of ranks become one, and those of their windows."""
+    is_latest: bool = False
+    """Whether it holds what the latest update contributes alone."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether what an update contributes is added as it is."""
+        return self.dtype is np.float64 and self.shape is None and not self.is_latest
+
+    def of_sums(self, sums: Tensor) -> Tensor:
+        """The sums of a term in the dtype and the shape of the state."""
+        sums = whole(sums) if self.dtype is np.int64 else sums
+        return sums if self.shape is None else sums.reshape(self.shape)
+
+
+Source = tuple[str, Callable[[Any], Any]]
+"""The name of a further input, and the function that makes it a key."""
 
 
 def named_terms(terms: Any) -> list[tuple[str, Term]]:

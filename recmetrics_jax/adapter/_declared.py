@@ -24,16 +24,18 @@ from recmetrics_jax._src.terms import BinnedTerm
 from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
 from recmetrics_jax.adapter._declaration import (
     Declaration,
+    Source,
+    StateOptions,
     declare,
     hashable,
     option_names,
     signature,
 )
-from recmetrics_jax.adapter._distributed import joined_samples
-from recmetrics_jax.adapter._inputs import SAMPLE_STATES, host_inputs
+from recmetrics_jax.adapter._inputs import host_inputs
+from recmetrics_jax.adapter._kept import KeepsSamples
 from recmetrics_jax.adapter._layout import TaskBatch, of_tasks, shape_of
 from recmetrics_jax.adapter._module import RecMetricException, is_standard, standard
-from recmetrics_jax.adapter._passes import Contributions, Passes, samples_as_inputs
+from recmetrics_jax.adapter._passes import Contributions, Passes
 from recmetrics_jax.adapter._tensors import (
     Tensor,
     as_kind,
@@ -48,7 +50,7 @@ from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricPrefix
 _METRIC_NAMES = {name.value: name for name in MetricName}
 
 
-class DeclaredComputation(RecMetricComputation):
+class DeclaredComputation(KeepsSamples):
     """A computation that names a factory: the states, updates and values are the factory's."""
 
     @classmethod
@@ -87,28 +89,35 @@ class DeclaredComputation(RecMetricComputation):
 
     def _add_declared_states(self) -> None:
         declaration = self._declaration
+        self._odd_states: dict[str, StateOptions] = {}
         for name, term in declaration.terms.items():
-            dtype = np.int64 if name in self._whole_numbers else np.float64
+            options = self._state_options(name)
+            if not options.is_plain:
+                self._odd_states[name] = options
+            shape = (self._n_tasks, *term.shape) if options.shape is None else options.shape
             self._add_state(
                 name,
-                from_numpy(np.zeros((self._n_tasks, *term.shape), dtype)),
+                from_numpy(np.zeros(shape, options.dtype)),
                 add_window_state=name in declaration.window_values.names and self._window_size > 0,
-                dist_reduce_fx="sum",
-                # Histograms are large: they do not go into checkpoints.
-                persistent=not isinstance(term, BinnedTerm),
+                dist_reduce_fx=options.reduction,
+                persistent=options.persistent,
             )
-        # Before the first example, a column without weight.
-        for name in self._sample_states():
-            classes = declaration.sample_classes if name == "predictions" else ()
-            shape = (self._n_tasks, 1, *(classes or ()))
-            column = np.zeros(shape, np.float32) if name in SAMPLE_STATES else np.full(shape, -1)
-            self.add_state(name, [from_numpy(column)], dist_reduce_fx=joined_samples)
+        self._add_sample_states()
 
-    def _sample_states(self) -> tuple[str, ...]:
-        """The states that are lists of examples."""
-        if self._declaration.sample_classes is None:
-            return ()
-        return (*SAMPLE_STATES, *self._declaration.sample_keys)
+    def _state_options(self, name: str) -> StateOptions:
+        """What the state of a term is; a subclass may say otherwise."""
+        # Histograms are large: they do not go into checkpoints.
+        is_histogram = isinstance(self._declaration.terms[name], BinnedTerm)
+        dtype = np.int64 if name in self._whole_numbers else np.float64
+        return StateOptions(persistent=not is_histogram, dtype=dtype)
+
+    def _sources(self) -> dict[str, Source]:
+        """What each key that terms read is made of; a subclass may say otherwise."""
+        return {key: (key, _as_it_is) for key in self._declaration.keys}
+
+    def _described(self, report: MetricComputationReport) -> MetricComputationReport:
+        """A report of the factory's as it is given; a subclass may say otherwise."""
+        return report
 
     @property
     def declaration(self) -> Declaration:
@@ -117,8 +126,8 @@ class DeclaredComputation(RecMetricComputation):
 
     @property
     def required_keys(self) -> tuple[str, ...]:
-        """The names of the keys that come in ``required_inputs``."""
-        return self._declaration.keys
+        """The names of the arrays that keys are made of, in ``required_inputs``."""
+        return tuple(dict.fromkeys(name for name, _ in self._sources().values()))
 
     def declare_window(self, window_size: int) -> None:
         """Tells the factory the window of all ranks, of which ``window_size`` is this rank's."""
@@ -134,86 +143,87 @@ class DeclaredComputation(RecMetricComputation):
         **kwargs: Any,
     ) -> None:
         required_inputs = kwargs.get("required_inputs") or {}
-        name = type(self).__name__
-        if self._requires_weights and (predictions is None or weights is None):
-            raise RecMetricException(
-                f"Inputs 'predictions' and 'weights' should not be None for {name} update"
-            )
-        if predictions is None:
-            raise RecMetricException(f"Inputs 'predictions' should not be None for {name} update")
+        needed = {"predictions": predictions} if self._requires_predictions else {}
+        needed |= {"weights": weights} if self._requires_weights else {}
+        if any(x is None for x in needed.values()):
+            names, name = " and ".join(map(repr, needed)), type(self).__name__
+            raise RecMetricException(f"Inputs {names} should not be None for {name} update")
+        predictions = labels if predictions is None else predictions
         batch = of_tasks(predictions, labels, weights, self._n_tasks)
         keys = self.check_update(batch, required_inputs)
         if shape_of(batch.labels)[1]:
             one_pass = self._passes.of((self._declaration,))
             inputs = host_inputs([batch], keys, one_pass.keys, self._n_tasks)
             contributions = one_pass.contributions(inputs)
-            with self.local_states():
-                self._add(contributions, batch.tasks)
+            has_own = not is_standard(self._aggregate_window_state)
+            with self.updating() if has_own else self.local_states():
+                self._add(contributions, batch.tasks, has_own_windows=has_own)
+        self.note_update()
 
     update.__doc__ = RecMetricComputation.update.__doc__
 
     def check_update(self, batch: TaskBatch, required_inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The keys that terms read; RecMetricException or ValueError if an update would not go."""
-        for key in self.required_keys:
-            if key not in required_inputs:
+        keys = {}
+        for key, (source, as_key) in self._sources().items():
+            if source not in required_inputs:
                 what = "grouped update" if key in self._declaration.sample_keys else "update"
                 raise RecMetricException(
-                    f"Input '{key}' are required for {type(self).__name__} {what}: expected an "
+                    f"Input '{source}' are required for {type(self).__name__} {what}: expected an "
                     f"array of this name in required_inputs, got {sorted(required_inputs)}"
                 )
-
+            keys[key] = as_key(required_inputs[source])
         expected, classes = self._declaration.sample_classes, shape_of(batch.predictions)[2:]
         if expected is not None and classes != expected:
             raise ValueError(
                 f"predictions: expected classes {expected} after tasks and examples for "
                 f"{type(self).__name__}, got {classes}"
             )
-        return {key: required_inputs[key] for key in self._declaration.keys}
+        return keys
 
     def take_contributions(self, contributions: Contributions, batch: TaskBatch) -> None:
         """Adds what an update contributes, and notes that it was valid; cannot fail."""
         self._add(contributions, batch.tasks)
+        self.note_update()
         if self._should_validate_update:
             self.note_valid(batch.weights)
 
-    def _add(self, contributions: Contributions, tasks: slice) -> None:
+    def _add(
+        self, contributions: Contributions, tasks: slice, *, has_own_windows: bool = False
+    ) -> None:
         n = contributions.count(tasks)
-        states = vars(self)
-        windows = self._windows
+        states, windows, odd = vars(self), self._windows, self._odd_states
         for slot in contributions.slots[self._declaration]:
             sums = contributions.sums(slot, tasks)
-            if slot.state in self._whole_numbers:
-                sums = whole(sums)
             state = states[slot.state]
+            if slot.state in odd:
+                sums = odd[slot.state].of_sums(sums)
+                if odd[slot.state].is_latest:
+                    state[...] = 0
             state += sums
-            if slot.window_state in windows:
-                # A copy, as the sums are views of those of all states.
+            # A copy, as the sums are views of those of all states.
+            if has_own_windows and slot.window_state in windows:
+                self._aggregate_window_state(slot.state, cloned(sums), n)
+            elif slot.window_state in windows:
                 windows[slot.window_state].push(cloned(sums), n)
         if self._declaration.sample_classes is not None:
             self._append(contributions.samples(self._declaration.sample_keys, tasks), n)
-
-    def _append(self, samples: Mapping[str, Tensor], n: int) -> None:
-        """Adds examples, and lets the oldest leave that the window does not hold."""
-        surplus = max(self._num_samples + n - self._window_size, 0)
-        for name, new in samples.items():
-            chunks = [*(getattr(self, name) if self._num_samples else ()), new]
-            drop = surplus
-            while drop and drop >= chunks[0].shape[1]:
-                drop -= chunks.pop(0).shape[1]
-            if drop:
-                chunks[0] = chunks[0][:, drop:]
-            setattr(self, name, chunks)
-        self._num_samples = min(self._num_samples + n, self._window_size)
 
     @standard
     def _compute(self) -> list[MetricComputationReport]:
         """The values of the states as they are."""
         return self.reports_of([self])[0]
 
+    @classmethod
+    def is_updated_by_passes(cls) -> bool:
+        """Whether updates of the class do what the factory says, and nothing else."""
+        return is_standard(cls.update, cls._aggregate_window_state)
+
     @property
-    def is_updated_by_passes(self) -> bool:
-        """Whether `update` does what the factory says, and nothing else."""
-        return is_standard(self.update)
+    def is_updated_alone(self) -> bool:
+        """Whether its `update` is to be called: methods have been replaced on the object."""
+        own = vars(self)
+        return "update" in own or "_aggregate_window_state" in own
 
     @staticmethod
     def joint_reports(
@@ -247,9 +257,12 @@ class DeclaredComputation(RecMetricComputation):
         return [c.reports_in_order(lifetime, window) for c, lifetime, window in of_sums]
 
     def sums_of_states(self, prefix: str) -> dict[str, Tensor]:
-        """The sums of the states with a prefix, by the names without it."""
-        names = self._declaration.terms
-        return {n: getattr(self, prefix + n) for n in names if prefix + n in self._defaults}
+        """The sums of the states with a prefix, by the names without it, ``[T, *shape]``."""
+        terms = self._declaration.terms
+        sums = {n: getattr(self, prefix + n) for n in terms if prefix + n in self._defaults}
+        for name in sums.keys() & self._odd_states.keys():
+            sums[name] = sums[name].reshape(self._n_tasks, *terms[name].shape)
+        return sums
 
     def reports_in_order(
         self, lifetime: Mapping[str, np.ndarray], window: Mapping[str, np.ndarray]
@@ -268,32 +281,17 @@ class DeclaredComputation(RecMetricComputation):
         for name, value in self._values_of_samples().items():
             key = MetricPrefix.WINDOW, _METRIC_NAMES.get(name, name)
             reports[key] = value.astype(np.float32)
+        reported = self._reported or [key for key in reports if key[0] != prefixes[2]]
         return [
-            MetricComputationReport(name, prefix, from_numpy(reports[prefix, name]))
-            for prefix, name in self._reported or (r for r in reports if r[0] != prefixes[2])
-            if (prefix, name) in reports
+            self._described(MetricComputationReport(name, prefix, from_numpy(value)))
+            for prefix, name in reported
+            if (value := reports.get((prefix, name))) is not None
         ]
-
-    def _values_of_samples(self) -> dict[str, np.ndarray]:
-        if self._declaration.sample_classes is None:
-            return {}
-        chunks = {name: getattr(self, name) for name in self._sample_states()}
-        inputs = samples_as_inputs(chunks, self._count_samples(), max(self._window_size, 1))
-        return self._declaration.sample_values(inputs)
-
-    def _count_samples(self) -> int:
-        """The examples in the lists: they have come in, or have been assigned."""
-        weights = vars(self)["weights"]
-        has_any = self._num_samples > 0 or any(np.any(to_numpy(x)) for x in weights)
-        return sum(chunk.shape[1] for chunk in weights) if has_any else 0
-
-    def payload_for_ranks(self) -> dict[str, Any]:
-        """The states as they are sent to other ranks; no examples where there are none."""
-        payload = super().payload_for_ranks()
-        if self._sample_states() and not self._count_samples():
-            payload |= {name: [] for name in self._sample_states()}
-        return payload
 
     def loaded_state(self, state: Any, default: Tensor) -> Tensor:
         """A state of a state dict, in the dtype of the states."""
         return as_kind(to_numpy(state).astype(to_numpy(default).dtype), kind_of(default))
+
+
+def _as_it_is(x: Any) -> Any:
+    return x

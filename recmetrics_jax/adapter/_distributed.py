@@ -25,6 +25,7 @@ from recmetrics_jax.adapter._tensors import (
 
 if TYPE_CHECKING:
     from recmetrics_jax.adapter._states import States
+    from recmetrics_jax.adapter._surface import Surface
 
 PART = 1 << 28
 """Bytes that ranks send at once: states may be larger than what 32 bits count, and than buffers."""
@@ -87,10 +88,10 @@ def _gather_by_jax(payload: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def synced(computations: "Sequence[States]") -> Iterator[None]:
+def synced(computations: "Sequence[Surface]") -> Iterator[None]:
     """A scope in which computations hold the states of all ranks."""
     waiting = [computation for computation in computations if computation.to_merge]
-    merge_states(waiting)
+    sync(waiting)
     try:
         yield
     finally:
@@ -98,20 +99,58 @@ def synced(computations: "Sequence[States]") -> Iterator[None]:
             computation.unsync()
 
 
-def merge_states(computations: "Sequence[States]") -> None:
-    """`States.sync` of several, in one exchange for each process group."""
+def sync(computations: "Sequence[Surface]") -> None:
+    """`Surface.sync` of several, at once but for those that have a way of their own."""
+    merge_states([each for each in computations if each.is_merged_like_others])
+    for each in computations:
+        if not each.is_merged_like_others:
+            each.sync()
+
+
+def merge_states(computations: "Sequence[Surface]") -> None:
+    """What `Surface.sync` does, for several in one exchange for each process group."""
     if not is_distributed():
         return
     if any(computation.is_merged for computation in computations):
         raise RecMetricException("The Metric has already been synced.")
-    groups: dict[int, list[States]] = {}
+    for computation, of_ranks in states_of_ranks(computations):
+        computation.take_merged(of_ranks)
+
+
+def states_of_ranks(
+    computations: "Sequence[States]", process_group: Any = None
+) -> "Iterator[tuple[States, list[Any]]]":
+    """Each computation with what all ranks of its group, or of the one given, have of its states.
+
+    There is one exchange for each group.
+    """
+    groups: dict[int, tuple[Any, list[States]]] = {}
     for computation in computations:
-        groups.setdefault(id(computation.process_group), []).append(computation)
-    for of_group in groups.values():
+        group = computation.process_group if process_group is None else process_group
+        groups.setdefault(id(group), (group, []))[1].append(computation)
+    for group, of_group in groups.values():
         payload = [computation.payload_for_ranks() for computation in of_group]
-        gathered = gather(payload, of_group[0].process_group)
+        gathered = gather(payload, group)
         for i, computation in enumerate(of_group):
-            computation.take_merged([of_rank[i] for of_rank in gathered])
+            yield computation, [of_rank[i] for of_rank in gathered]
+
+
+def cpu_group(process_group: Any = None) -> Any:
+    """A group of the same ranks, for exchanges on the CPU beside those of the model.
+
+    All ranks must call; None where there is no group of torch.
+    """
+    if not _has_torch_group():
+        return None
+    if process_group is None:
+        return torch.distributed.new_group(backend="gloo")
+    ranks = torch.distributed.get_process_group_ranks(process_group)
+    return torch.distributed.new_group(ranks, backend="gloo", use_local_synchronization=True)
+
+
+def has_jax_ranks() -> bool:
+    """Whether the ranks are JAX's processes, whose collectives must be in one order in all."""
+    return not _has_torch_group() and jax.process_count() > 1
 
 
 def merged_state(default: Any, local: Any, reduction: Any, of_ranks: list[Any]) -> Any:

@@ -79,6 +79,16 @@ def as_keys(x: Any) -> np.ndarray:
     return np.where(whole == keys, whole, keys.astype(np.float64).view(np.int64))
 
 
+def as_numbers(x: Any) -> np.ndarray:
+    """Numbers of any real dtype as keys, ``int64``, that terms read as numbers: float64's bits."""
+    return to_numpy(x).astype(np.float64).view(np.int64)
+
+
+def as_numbers_of_float32(x: Any) -> np.ndarray:
+    """`as_numbers` of what is left of numbers in float32."""
+    return as_numbers(to_numpy(x).astype(np.float32))
+
+
 def host_inputs(
     batches: Sequence[TaskBatch],
     required_inputs: Mapping[str, Any],

@@ -192,9 +192,9 @@ def fused(names: Sequence[str], predictions: Any, labels: Any, weights: Any) -> 
             not fit.
     """
     n_tasks = len(names)
-    predictions = _stacked("predictions", names, predictions)
-    labels = _stacked("labels", names, labels)
-    weights = None if weights is None else _stacked("weights", names, weights)
+    predictions = stacked("predictions", names, predictions)
+    labels = stacked("labels", names, labels)
+    weights = None if weights is None else stacked("weights", names, weights)
     # Scores of classes, all tasks in a row, may have as many classes as there are tasks.
     is_flat = len(shape_of(predictions)) == 2 and len(shape_of(labels)) == 1
     for name, x in (("predictions", predictions), ("labels", labels), ("weights", weights)):
@@ -204,7 +204,12 @@ def fused(names: Sequence[str], predictions: Any, labels: Any, weights: Any) -> 
     return _rows(0, n_tasks, predictions, labels, weights)
 
 
-def _stacked(name: str, tasks: Sequence[str], x: Any) -> Tensor:
+def stacked(name: str, tasks: Sequence[str], x: Any) -> Tensor:
+    """Arrays by task as one, ``[T, ...]``; one array as it is.
+
+    Raises:
+        ValueError: if a task is missing, or shapes differ.
+    """
     if not isinstance(x, Mapping):
         return x
     missing = [task for task in tasks if task not in x]
@@ -247,3 +252,24 @@ def required_for(name: str, x: Any, shape: tuple[int, ...]) -> Any:
     if size == math.prod(shape):
         return _reshaped(x, shape)
     return from_numpy(np.broadcast_to(to_numpy(x).reshape(1, -1), shape).copy(), kind_of(x))
+
+
+def target_tensor(tasks: Sequence[Any], required_inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The further arrays that fused tasks name as theirs, as ``{"target_tensor": [T, N]}``.
+
+    Empty if none of them does.
+
+    Raises:
+        ValueError: if some tasks have one and others have not, or they differ in shape.
+    """
+    names = [task.tensor_name for task in tasks]
+    given = [name for name in names if name and name in required_inputs]
+    if not given:
+        return {}
+    if len(given) < len(names):
+        raise ValueError(
+            f"required_inputs: expected the tensor_name of each fused task, {names}, or of none, "
+            f"got {given}"
+        )
+    rows = stacked("required_inputs", given, required_inputs)
+    return {"target_tensor": rows.reshape(len(names), -1)}

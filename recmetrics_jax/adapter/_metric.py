@@ -10,8 +10,15 @@ import jax
 
 from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
 from recmetrics_jax.adapter._declared import DeclaredComputation
-from recmetrics_jax.adapter._distributed import merge_states, synced
-from recmetrics_jax.adapter._layout import Layout, TaskBatch, ones_like, required_for, shape_of
+from recmetrics_jax.adapter._distributed import sync, synced
+from recmetrics_jax.adapter._layout import (
+    Layout,
+    TaskBatch,
+    ones_like,
+    required_for,
+    shape_of,
+    target_tensor,
+)
 from recmetrics_jax.adapter._module import Module, ModuleList, is_standard, standard
 from recmetrics_jax.adapter._passes import Passes
 from recmetrics_jax.adapter._pending import concatenated, kept
@@ -26,6 +33,7 @@ from recmetrics_jax.adapter._tensors import (
     no_grad,
     zeros_like,
 )
+from recmetrics_jax.adapter._validation import RecMetricInputPolicy
 from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo
 from recmetrics_jax.adapter.metrics_namespace import MetricNamespaceBase, compose_metric_key
 
@@ -73,6 +81,12 @@ class RecMetric(Module, abc.ABC):
     LABELS: str = "labels"
     PREDICTIONS: str = "predictions"
     WEIGHTS: str = "weights"
+    input_policy: RecMetricInputPolicy = RecMetricInputPolicy()
+    """What inputs may hold, where a module validates them."""
+    allowed_nan_inputs: frozenset[str] = frozenset()
+    """Which of labels, predictions and weights may then be NaN."""
+    ignored_input_values: frozenset[str] = frozenset()
+    """Which of them may then be anything."""
 
     def __init__(
         self,
@@ -124,30 +138,27 @@ class RecMetric(Module, abc.ABC):
         options = {name: kwargs[name] for name in kwargs if name not in _IGNORED_OPTIONS}
         for of_computation in [self._tasks] if self._is_fused else self._tasks:
             computation = self._computation_class(
-                self._my_rank,
-                self._batch_size,
-                len(self._tasks) if self._is_fused else 1,
-                self._window_size,
-                self._compute_on_all_ranks,
-                self._should_validate_update,
-                process_group,
                 **{
+                    "my_rank": self._my_rank,
+                    "batch_size": self._batch_size,
+                    "n_tasks": len(self._tasks) if self._is_fused else 1,
+                    "window_size": self._window_size,
+                    "compute_on_all_ranks": self._compute_on_all_ranks,
+                    "should_validate_update": self._should_validate_update,
+                    "compute_mode": self._compute_mode,
+                    "process_group": process_group,
                     "fused_update_limit": self._fused_update_limit,
                     **options,
                     **self._get_task_kwargs(of_computation),
                 },
             )
-            computation._compute_mode = self._compute_mode
             self._metrics_computations.append(computation)
             self._required_inputs |= self._get_task_required_inputs(of_computation)
             if isinstance(computation, DeclaredComputation):
                 computation.declare_window(window_size)
                 self._required_inputs.update(computation.required_keys)
-        self._by_passes = [
-            computation
-            for computation in self.computations
-            if isinstance(computation, DeclaredComputation) and computation.is_updated_by_passes
-        ]
+        self._by_passes = [c for c in self.computations if isinstance(c, DeclaredComputation)]
+        self._declared_classes = {type(computation) for computation in self._by_passes}
 
     def _get_task_kwargs(self, task_config: RecTaskInfo | list[RecTaskInfo]) -> dict[str, Any]:
         """Options of the computation of a task, or of all where they are fused."""
@@ -222,6 +233,7 @@ class RecMetric(Module, abc.ABC):
         weights: RecModelOutput | None,
         **kwargs: Any,
     ) -> None:
+        kwargs.pop("_log_tensors", None)  # A hook of the reference; nothing is logged here.
         batches = self.layout.batches(predictions, labels, weights)
         if self._is_declared:
             required_inputs = kwargs.get("required_inputs") or {}
@@ -233,8 +245,12 @@ class RecMetric(Module, abc.ABC):
 
     @property
     def _is_declared(self) -> bool:
-        """Whether all computations update as a factory says."""
-        return len(self._by_passes) == len(self._metrics_computations)
+        """Whether all computations update as a factory says, and by no method of a user."""
+        return (
+            len(self._by_passes) == len(self._metrics_computations)
+            and all(each.is_updated_by_passes() for each in self._declared_classes)
+            and not any(computation.is_updated_alone for computation in self._by_passes)
+        )
 
     def targets(self, batches: Sequence[TaskBatch]) -> list[tuple[DeclaredComputation, TaskBatch]]:
         """The computation of each batch, where all update as a factory says."""
@@ -247,10 +263,13 @@ class RecMetric(Module, abc.ABC):
         weights = batch.weights
         if weights is None:
             weights = ones_like(batch.labels, batch.predictions)
-        if "required_inputs" in kwargs and not self._is_fused:
+        if kwargs.get("required_inputs"):
             shape = shape_of(batch.labels)
-            required = kwargs["required_inputs"].items()
-            arguments["required_inputs"] = {n: required_for(n, x, shape) for n, x in required}
+            arguments["required_inputs"] = required = dict(kwargs["required_inputs"])
+            if self._is_fused:
+                required |= target_tensor(self._tasks, required)
+            else:
+                required |= {n: required_for(n, x, shape) for n, x in required.items()}
         computation.update(
             predictions=batch.predictions, labels=batch.labels, weights=weights, **arguments
         )
@@ -337,6 +356,7 @@ class RecMetric(Module, abc.ABC):
         for computation in self._metrics_computations:
             computation.reset()
 
+    @standard
     def sync(self) -> None:
         """Replaces the states by those of all ranks, until `unsync`; all must call.
 
@@ -344,7 +364,7 @@ class RecMetric(Module, abc.ABC):
             RecMetricException: if they are already.
         """
         self.flush()
-        merge_states(self.computations)
+        sync(self.computations)
 
     def unsync(self) -> None:
         """Restores the states of this rank, if `sync` replaced them."""

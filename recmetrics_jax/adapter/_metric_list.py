@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from recmetrics_jax.adapter._distributed import merge_states, synced
+from recmetrics_jax.adapter._checkpoints import states_of, with_moved_metrics
+from recmetrics_jax.adapter._distributed import sync, synced
 from recmetrics_jax.adapter._layout import Layout
 from recmetrics_jax.adapter._metric import RecMetric, RecModelOutput
 from recmetrics_jax.adapter._module import Module, ModuleList, is_standard
@@ -91,9 +92,13 @@ class RecMetricList(Module):
 
     def sync(self) -> None:
         """`RecMetric.sync` of all metrics, in one exchange."""
-        for metric in self.rec_metrics:
+        at_once = [metric for metric in self.rec_metrics if is_standard(metric.sync)]
+        for metric in at_once:
             metric.flush()
-        merge_states([c for metric in self.rec_metrics for c in metric.computations])
+        sync([computation for metric in at_once for computation in metric.computations])
+        for metric in self.rec_metrics:
+            if metric not in at_once:
+                metric.sync()
 
     def unsync(self) -> None:
         """`RecMetric.unsync` of all metrics."""
@@ -104,3 +109,17 @@ class RecMetricList(Module):
         """`RecMetric.reset` of all metrics."""
         for metric in self.rec_metrics:
             metric.reset()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        *_, unexpected_keys, error_msgs = others
+        metrics = [
+            states_of(
+                (f"_metrics_computations.{i}.{name}", computation._defaults[name])
+                for i, computation in enumerate(metric.computations)
+                for name, is_persistent in computation._persistent.items()
+                if is_persistent
+            )
+            for metric in self.rec_metrics
+        ]
+        with_moved_metrics(state_dict, prefix, metrics, unexpected_keys, error_msgs)
+        super()._load_from_state_dict(state_dict, prefix, *others)

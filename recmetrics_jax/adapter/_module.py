@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from recmetrics_jax.adapter._checkpoints import of_shape
 from recmetrics_jax.adapter._tensors import torch
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,13 +32,16 @@ def standard(method: F) -> F:
     >>> is_standard(Ours().update), is_standard(Theirs().update)
     (True, False)
     """
-    vars(method)["is_standard"] = True
+    vars(method)["standard"] = method
     return method
 
 
 def is_standard(*methods: Callable[..., Any]) -> bool:
-    """Whether all methods are those that `standard` has marked."""
-    return all(getattr(method, "is_standard", False) for method in methods)
+    """Whether all methods are those that `standard` has marked: no wrappers of them, nor mocks."""
+    return all(
+        getattr(method, "standard", None) is getattr(method, "__func__", method)
+        for method in methods
+    )
 
 
 if torch is not None and not TYPE_CHECKING:
@@ -74,6 +78,10 @@ else:
             """The submodules by name."""
             return (pair for pair in self.__dict__.items() if isinstance(pair[1], Module))
 
+        def named_buffers(self) -> Iterator[tuple[str, Any]]:
+            """The buffers by name."""
+            return iter(self._buffers.items())
+
         def modules(self) -> Iterator["Module"]:
             """This module and all below it."""
             yield self
@@ -107,7 +115,7 @@ else:
             missing: list[str] = []
             errors: list[str] = []
             unexpected = list(state_dict)
-            self._load(state_dict, "", missing, unexpected, errors)
+            self._load(dict(state_dict), "", missing, unexpected, errors)
             if strict:
                 errors += [f"missing key {key!r}" for key in missing]
                 errors += [f"unexpected key {key!r}" for key in unexpected]
@@ -145,11 +153,12 @@ else:
                     missing_keys.append(key)
                     continue
                 unexpected_keys.remove(key)
-                shape, given = np.shape(self._buffers[name]), np.shape(state_dict[key])
-                if shape != given:
-                    error_msgs.append(f"{key}: expected shape {shape}, got {given}")
+                shape = np.shape(self._buffers[name])
+                state = of_shape(state_dict[key], shape)
+                if shape != np.shape(state):
+                    error_msgs.append(f"{key}: expected shape {shape}, got {np.shape(state)}")
                 else:
-                    self._buffers[name] = np.array(state_dict[key])
+                    self._buffers[name] = np.array(state)
 
         def _persistent_buffers(self) -> list[str]:
             return [name for name in self._buffers if name not in self._non_persistent_buffers_set]

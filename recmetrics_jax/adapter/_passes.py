@@ -17,6 +17,7 @@ import numpy as np
 
 from recmetrics_jax._src import reduction
 from recmetrics_jax._src.batch import bucket_size, fine_bucket_size
+from recmetrics_jax._src.columns import Column, wholes
 from recmetrics_jax._src.identity import Interned
 from recmetrics_jax._src.terms import Term
 from recmetrics_jax.adapter._declaration import Declaration
@@ -37,9 +38,10 @@ class Statistics:
     """The sums of terms over examples; made by `statistics_of`."""
 
     def __init__(self, terms: tuple[Term, ...]):
-        distinct = tuple(dict.fromkeys(terms))
+        distinct = wholes(terms)
         ends = itertools.accumulate(term.size for term in distinct)
-        self.rows = {t: slice(end - t.size, end) for t, end in zip(distinct, ends, strict=True)}
+        rows = {t: slice(end - t.size, end) for t, end in zip(distinct, ends, strict=True)}
+        self.rows = {term: _rows_of(term, rows) for term in (*distinct, *terms)}
         """Where the sums of each term lie in the array of all of them."""
         self._sums = jax.jit(functools.partial(_sums, distinct))
 
@@ -48,6 +50,13 @@ class Statistics:
         is_full = bool(np.all(inputs.counts == inputs.labels.shape[1]))
         with float64_on_cpu():
             return np.array(self._sums(inputs._replace(counts=None) if is_full else inputs))
+
+
+def _rows_of(term: Term, rows: Mapping[Term, slice]) -> slice:
+    if not isinstance(term, Column):
+        return rows[term]
+    start = rows[term.whole].start + term.index
+    return slice(start, start + 1)
 
 
 def _sums(terms: tuple[Term, ...], inputs: Inputs) -> jax.Array:

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from recmetrics_jax.adapter._distributed import REDUCTIONS, merge_states, merged_state
-from recmetrics_jax.adapter._module import Module
+from recmetrics_jax.adapter._checkpoints import of_shape
+from recmetrics_jax.adapter._distributed import REDUCTIONS, merged_state
+from recmetrics_jax.adapter._module import Module, standard
 from recmetrics_jax.adapter._tensors import Tensor, as_kind, copy, kind_of, nbytes, to_numpy
 from recmetrics_jax.adapter._window import StateWindow
 
@@ -114,6 +115,7 @@ class States(Module):
         """
         return getattr(self, self.get_window_state_name(state_name))
 
+    @standard
     def _aggregate_window_state(self, state_name: str, state: Tensor, num_samples: int) -> None:
         """Adds what an update of ``num_samples`` examples contributes to the window of a state."""
         if self._batch_window_buffers is None:
@@ -131,17 +133,9 @@ class States(Module):
         for name, window in self._windows.items():
             self._batch_window_buffers[name] = window.empty()
 
-    def sync(self) -> None:
-        """Replaces the states by those of all ranks, until `unsync`; all must call.
-
-        Raises:
-            RecMetricException: if they are already.
-        """
-        merge_states([self])
-
-    def unsync(self) -> None:
+    def unsync(self, should_unsync: bool = True) -> None:
         """Restores the states of this rank, if `sync` replaced them."""
-        if self._is_synced:
+        if self._is_synced and should_unsync:
             self._set_states(self._cache)
             self._is_synced, self._cache = False, {}
 
@@ -162,14 +156,18 @@ class States(Module):
         """The states as they are sent to other ranks."""
         return jax.tree.map(to_numpy, self._states())
 
-    def take_merged(self, payloads: Sequence[Mapping[str, Any]]) -> None:
-        """Takes over the states of all ranks, in order of rank, until `unsync`."""
-        merged = {
+    def merged(self, payloads: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The states of all ranks, of what each has sent, in order of rank."""
+        return {
             name: merged_state(
                 default, getattr(self, name), self._reductions[name], [p[name] for p in payloads]
             )
             for name, default in self._defaults.items()
         }
+
+    def take_merged(self, payloads: Sequence[Mapping[str, Any]]) -> None:
+        """Takes over the states of all ranks, in order of rank, until `unsync`."""
+        merged = self.merged(payloads)
         merged["_num_samples"] = sum(int(payload["_num_samples"]) for payload in payloads)
         self._cache, self._is_synced = self._states(), True
         self._set_states(merged)
@@ -249,7 +247,9 @@ class States(Module):
             default, state = self._defaults[name], state_dict[key]
             if isinstance(default, list):
                 setattr(self, name, [copy(x) for x in state])
-            elif np.shape(state) != np.shape(default):
+                continue
+            state = of_shape(state, np.shape(default))
+            if np.shape(state) != np.shape(default):
                 error_msgs.append(
                     f"{key}: expected shape {np.shape(default)}, got {np.shape(state)}"
                 )
@@ -260,18 +260,23 @@ class States(Module):
         """A state of a state dict as it is taken over, in its own dtype."""
         return as_kind(state, kind_of(default))
 
+    @property
+    def _default_arrays(self) -> list[Tensor]:
+        """What states begin with; what lists do is too little to be counted."""
+        return [default for default in self._defaults.values() if not isinstance(default, list)]
+
     def held_tensors(self) -> list[Tensor]:
         """All arrays that the computation holds, for counting their bytes."""
         states = [getattr(self, name) for name in self._defaults]
         windows = [list(window.buffers) for window in self._windows.values()]
-        return jax.tree.leaves([self._defaults, states, windows])
+        return jax.tree.leaves([self._default_arrays, states, windows])
 
     def held_bytes(self) -> int:
         """The bytes of all these arrays, without going through each contribution to a window."""
         windows = self._windows
         # A sum is as large as its default, and need not be added up.
         states = [self._defaults[n] if n in windows else getattr(self, n) for n in self._defaults]
-        held = sum(map(nbytes, (*self._defaults.values(), *states)))
+        held = sum(map(nbytes, (*self._default_arrays, *states)))
         return held + sum(window.nbytes for window in windows.values())
 
 

@@ -70,9 +70,10 @@ def from_numpy(x: np.ndarray, kind: Kind = NATIVE) -> Tensor:
 
 def as_kind(x: Any, kind: Kind) -> Tensor:
     """An array of any kind as one of ``kind``, detached from what it came from."""
-    if kind_of(x) == kind == "torch":
-        return x.detach().clone()
-    return from_numpy(np.array(to_numpy(x)), kind)
+    with _writable():
+        if kind_of(x) == kind == "torch":
+            return x.detach().clone()
+        return from_numpy(np.array(to_numpy(x)), kind)
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
@@ -89,7 +90,24 @@ def concatenate(tensors: Sequence[Tensor], axis: int) -> Tensor:
 
 def copy(tensor: Tensor) -> Tensor:
     """An array that shares nothing with ``tensor``, nor its gradient."""
-    return tensor.detach().clone() if kind_of(tensor) == "torch" else np.array(tensor)
+    with _writable():
+        return tensor.detach().clone() if kind_of(tensor) == "torch" else np.array(tensor)
+
+
+def _writable() -> contextlib.AbstractContextManager[Any]:
+    """A scope whose tensors can be added to outside of torch's inference mode too."""
+    if torch is None or not torch.is_inference_mode_enabled():
+        return contextlib.nullcontext()
+    return torch.inference_mode(False)
+
+
+def as_dtype(x: Tensor, dtype: Any) -> Tensor:
+    """Floats of torch or NumPy in another dtype, of either; others as they are."""
+    if kind_of(x) == "torch":
+        return x.type(dtype) if x.is_floating_point() else x
+    if isinstance(dtype, str) or torch is None or not isinstance(dtype, torch.dtype):
+        return x.astype(dtype) if x.dtype.kind == "f" else x
+    return to_numpy(as_dtype(torch.from_numpy(x), dtype))
 
 
 def widened(x: Tensor) -> Tensor:

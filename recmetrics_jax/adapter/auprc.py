@@ -1,11 +1,18 @@
 """Area under the precision-recall curve; the class API of torchrec.metrics.auprc."""
 
 import functools
+import logging
+import math
+from collections.abc import Mapping
+
+import numpy as np
 
 from recmetrics_jax._src import curves
 from recmetrics_jax._src.build import collection, sample_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import area, binned
+from recmetrics_jax.adapter._computation import MetricComputationReport
+from recmetrics_jax.adapter._declaration import StateOptions
 from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import GROUPING_KEYS as GROUPING_KEYS
 from recmetrics_jax.adapter._functions import LABELS as LABELS
@@ -17,6 +24,14 @@ from recmetrics_jax.adapter._module import RecMetricException
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_NUM_BINS = 1000
+DEFAULT_MIN_PREDICTION = 0.0
+DEFAULT_MAX_PREDICTION = 1.0
+LIFETIME_POSITIVE_HISTOGRAM = "lifetime_positive_histogram"
+LIFETIME_NEGATIVE_HISTOGRAM = "lifetime_negative_histogram"
 
 
 def compute_auprc(n_tasks: int, predictions: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -39,6 +54,11 @@ def compute_auprc(n_tasks: int, predictions: Tensor, labels: Tensor, weights: Te
     [0.5]
     """
     return of_samples(_auprc, "auprc", predictions, labels, weights)
+
+
+def _compute_auprc_helper(predictions: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """`compute_auprc` of one task: of ``[N]``, a number; programs call it by this name."""
+    return compute_auprc(1, predictions[None], labels[None], weights[None])[0]
 
 
 def compute_auprc_per_group(
@@ -68,17 +88,17 @@ def _auprc(
     *,
     grouped_auprc: bool = False,
     fused_update_limit: int = 0,
-    num_bins: int = 1000,
-    min_prediction: float = 0.0,
-    max_prediction: float = 1.0,
+    num_bins: int = DEFAULT_NUM_BINS,
+    min_prediction: float = DEFAULT_MIN_PREDICTION,
+    max_prediction: float = DEFAULT_MAX_PREDICTION,
     window: int = 1,
     n_tasks: int = 1,
 ) -> Metric:
     check_fused_update("Grouped AUPRC", grouped_auprc, fused_update_limit)
-    if num_bins < 1 or not min_prediction < max_prediction:
+    if num_bins < 1 or not -math.inf < min_prediction < max_prediction < math.inf:
         raise RecMetricException(
             "num_bins, min_prediction, max_prediction: expected at least 1 bin, and a minimum "
-            f"below the maximum, got {num_bins}, {min_prediction}, {max_prediction}"
+            f"below the maximum, both finite, got {num_bins}, {min_prediction}, {max_prediction}"
         )
     values = functools.partial(
         area.area_values,
@@ -111,10 +131,11 @@ class AUPRCMetricComputation(DeclaredComputation):
         fused_update_limit: as in `RecMetric`.
         num_bins: bins of scores of the lifetime value.
         min_prediction: the lowest score of the first bin.
-        max_prediction: the highest score of the last bin.
+        max_prediction: the highest score of the last bin; what is beyond it, or below the lowest,
+            makes the lifetime value NaN, which is logged once.
 
     Raises:
-        RecMetricException: if groups are asked for along with a fused update.
+        RecMetricException: if groups are asked for along with a fused update, or there are no bins.
     """
 
     _factory = staticmethod(_auprc)
@@ -123,6 +144,28 @@ class AUPRCMetricComputation(DeclaredComputation):
         (MetricPrefix.LIFETIME, MetricName.AUPRC),
         (MetricPrefix.WINDOW, MetricName.GROUPED_AUPRC),
     )
+    _num_bins: int
+    _min_prediction: float
+    _max_prediction: float
+    _logged_out_of_bounds_prediction_error: bool = False
+
+    def _state_options(self, name: str) -> StateOptions:
+        return StateOptions(persistent=False, shape=(self._n_tasks, self._num_bins))
+
+    def reports_in_order(
+        self, lifetime: Mapping[str, np.ndarray], window: Mapping[str, np.ndarray]
+    ) -> list[MetricComputationReport]:
+        """The reports; on rank 0 the first lifetime value that is NaN is logged as an error."""
+        is_nan = bool(np.any(np.isnan(lifetime["auprc"])))
+        if is_nan and self._my_rank == 0 and not self._logged_out_of_bounds_prediction_error:
+            self._logged_out_of_bounds_prediction_error = True
+            logger.error(
+                "AUPRC has met a prediction outside of its range, [%s, %s], or a NaN: the lifetime "
+                "value of the task is NaN until a reset. If the range is wrong, set the arguments "
+                "`min_prediction` and `max_prediction` of the metric.",
+                *(self._min_prediction, self._max_prediction),
+            )
+        return super().reports_in_order(lifetime, window)
 
 
 class AUPRCMetric(RecMetric):

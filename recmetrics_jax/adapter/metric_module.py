@@ -4,8 +4,8 @@ The class API of torchrec.metrics.metric_module.
 """
 
 import logging
-import math
 import time
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,25 @@ from recmetrics_jax.adapter._generation import (
     rec_metrics_of,
     state_metrics_of,
 )
-from recmetrics_jax.adapter._module import Module
+from recmetrics_jax.adapter._intervals import DISABLED, adjusted_steps, checked_bounds
+from recmetrics_jax.adapter._losses import LossAggregationScope as LossAggregationScope
+from recmetrics_jax.adapter._losses import LossesOfSteps
+from recmetrics_jax.adapter._memory import MemoryWatch
+from recmetrics_jax.adapter._module import RecMetricException
+from recmetrics_jax.adapter._pre_compute import MetricState as MetricState
+from recmetrics_jax.adapter._pre_compute import PreComputeStates as PreComputeStates
+from recmetrics_jax.adapter._pre_compute import StatesOfModules
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy
-from recmetrics_jax.adapter.metrics_config import MetricsConfig, RecTaskInfo, StateMetricEnum
+from recmetrics_jax.adapter._validation import ValidatedInputs
+from recmetrics_jax.adapter.deferrable_metrics import DeferrableMetrics
+from recmetrics_jax.adapter.metrics_config import (
+    BatchSizeStage,
+    LossAggregation,
+    MetricsConfig,
+    RecTaskInfo,
+    StateMetricEnum,
+    validate_batch_size_stages,
+)
 from recmetrics_jax.adapter.metrics_namespace import compose_customized_metric_key
 from recmetrics_jax.adapter.model_utils import parse_task_model_outputs
 from recmetrics_jax.adapter.rec_metric import RecMetricList
@@ -32,13 +48,16 @@ from recmetrics_jax.adapter.throughput import ThroughputMetric
 logger = logging.getLogger(__name__)
 
 MetricsResult = dict[str, MetricValue]
+MetricsFuture = Future[MetricsResult]
+MetricsOutput = MetricsResult | MetricsFuture | DeferrableMetrics
+PublishableMetrics = dict[str, Any]
+PublishableMetricsFuture = Future[PublishableMetrics]
+PublishableMetricsOutput = PublishableMetrics | PublishableMetricsFuture | DeferrableMetrics
 
 MODEL_METRIC_LABEL = "model"
-MEGABYTE = 1_000_000
-DISABLED = -1.0
 
 
-class RecMetricModule(Module):
+class RecMetricModule(LossesOfSteps, ValidatedInputs, StatesOfModules, MemoryWatch):
     """All metrics of a model: parses its outputs, updates, and computes.
 
     Args:
@@ -54,6 +73,7 @@ class RecMetricModule(Module):
         max_compute_interval: the upper bound of these seconds.
         memory_usage_limit_mb: above so many megabytes (10^6 bytes) of states,
             `compute` warns, and counts it in ``oom_count``.
+        loss_aggregation: how losses of micro-batches are put together; see `set_loss_aggregation`.
 
     Raises:
         ValueError: if an interval is out of range.
@@ -62,14 +82,14 @@ class RecMetricModule(Module):
     batch_size: int
     world_size: int
     rec_tasks: list[RecTaskInfo]
-    rec_metrics: RecMetricList
-    throughput_metric: ThroughputMetric | None
     state_metrics: dict[str, StateMetric]
     memory_usage_limit_mb: float
     memory_usage_mb_avg: float
     oom_count: int
     compute_count: int
     last_compute_time: float
+    _exchange_group: Any = None
+    """The ranks whose intervals are to be one; None for all."""
 
     def __init__(
         self,
@@ -83,6 +103,7 @@ class RecMetricModule(Module):
         min_compute_interval: float = 0.0,
         max_compute_interval: float = float("inf"),
         memory_usage_limit_mb: float = 512,
+        loss_aggregation: dict[str, LossAggregation] | None = None,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
@@ -93,18 +114,12 @@ class RecMetricModule(Module):
         self.state_metrics = state_metrics or {}
         self.trained_batches = 0
         self.compute_count = 0
-        self.oom_count = 0
         self.memory_usage_limit_mb = memory_usage_limit_mb
-        self.memory_usage_mb_avg = 0.0
         self.compute_interval_steps = compute_interval_steps
         self.last_compute_time = DISABLED
-        if max_compute_interval <= 0:
-            raise ValueError("Max compute interval should not be smaller than 0.0.")
-        if min_compute_interval < 0:
-            raise ValueError("Min compute interval should not be smaller than 0.0.")
-        is_default = min_compute_interval == 0.0 and max_compute_interval == math.inf
-        self.min_compute_interval = DISABLED if is_default else min_compute_interval
-        self.max_compute_interval = DISABLED if is_default else max_compute_interval
+        bounds = checked_bounds(min_compute_interval, max_compute_interval)
+        self.min_compute_interval, self.max_compute_interval = bounds
+        self.set_loss_aggregation(loss_aggregation)
         steps = from_numpy(np.array([compute_interval_steps], np.int32))
         self.register_buffer("_compute_interval_steps", steps, persistent=False)
 
@@ -120,43 +135,73 @@ class RecMetricModule(Module):
             ValueError: if something is missing, or shapes do not fit; no state has changed then.
             RecMetricException: likewise.
         """
+        self._update_all(model_out, kwargs)
+        self.trained_batches += 1
+
+    def _update_all(self, model_out: dict[str, Tensor], kwargs: dict[str, Any]) -> None:
+        losses = self._losses_with(model_out)
         self._update_rec_metrics(model_out, **kwargs)
         if self.throughput_metric is not None:
             self.throughput_metric.update()
-        self.trained_batches += 1
+        self._take_losses(losses)
 
     def _update_rec_metrics(self, model_out: dict[str, Tensor], **kwargs: Any) -> None:
-        if not (len(self.rec_metrics) and self.rec_tasks):
+        """Parses a model's outputs, and updates the metrics; to be overridden for other formats."""
+        if not (self.rec_metrics and self.rec_tasks):
             return
+        model_out = self._prepare_model_out_for_metrics(model_out)
         labels, predictions, weights, required_inputs = parse_task_model_outputs(
             self.rec_tasks, model_out, self.get_required_inputs()
         )
+        self._validate_rec_metric_inputs(labels, predictions, weights)
         if required_inputs:
             kwargs["required_inputs"] = required_inputs
         self.rec_metrics.update(predictions=predictions, labels=labels, weights=weights, **kwargs)
+
+    def _prepare_model_out_for_metrics(self, model_out: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A model's outputs as they are to be parsed; to be overridden."""
+        return model_out
 
     def should_compute(self) -> bool:
         """Whether as many batches have been seen as there are between computes."""
         return self.trained_batches % self.compute_interval_steps == 0
 
-    def compute(self) -> MetricsResult:
+    def compute(self) -> DeferrableMetrics:
         """All values by key, of all ranks; all ranks must call."""
         self.compute_count += 1
         self.check_memory_usage(self.compute_count)
         values: MetricsResult = {}
-        if len(self.rec_metrics):
+        if self.rec_metrics:
             self._adjust_compute_interval()
             values |= self.rec_metrics.compute()
+        return DeferrableMetrics(values | self._values_beside_metrics())
+
+    def _values_beside_metrics(self) -> MetricsResult:
+        """Throughput, the values of other components, and losses."""
+        values: MetricsResult = {}
         if self.throughput_metric is not None:
             values |= self.throughput_metric.compute()
         for namespace, component in self.state_metrics.items():
             for name, value in component.get_metrics().items():
                 values[compose_customized_metric_key(namespace, name)] = value
-        return values
+        return values | self._loss_values()
 
-    def local_compute(self) -> MetricsResult:
+    def compute_throughput(self) -> DeferrableMetrics:
+        """The values of throughput alone, without an exchange of ranks."""
+        throughput = self.throughput_metric
+        return DeferrableMetrics({} if throughput is None else throughput.compute())
+
+    def local_compute(self) -> DeferrableMetrics:
         """The values of the metrics, of this rank alone."""
-        return self.rec_metrics.local_compute() if len(self.rec_metrics) else {}
+        return DeferrableMetrics(self.rec_metrics.local_compute() if self.rec_metrics else {})
+
+    def async_compute(self) -> DeferrableMetrics:
+        """Of `CPUOffloadedRecMetricModule`; here RecMetricException."""
+        raise RecMetricException(f"async_compute is not supported in {type(self).__name__}")
+
+    def shutdown(self) -> None:
+        """Ends what runs beside the caller: here nothing."""
+        logger.info("%s: nothing to shut down", type(self).__name__)
 
     def _adjust_compute_interval(self) -> None:
         """Sets the steps between computes, once, by the seconds that the first ones took."""
@@ -166,66 +211,17 @@ class RecMetricModule(Module):
         self.last_compute_time = now
         if not is_due:
             return
-        shortest, longest = self.min_compute_interval, self.max_compute_interval
-        steps = 0
-        if not shortest <= interval <= longest:
-            seconds = interval / self.compute_interval_steps
-            if longest == math.inf:
-                wanted = shortest + 1
-            elif shortest == 0.0:
-                wanted = longest - (0.0 if longest <= 1 else 1.0)
-            else:
-                wanted = (shortest + longest) / 2
-            steps = max(int(wanted / seconds), 1) if seconds > 0 else self.compute_interval_steps
+        bounds = self.min_compute_interval, self.max_compute_interval
+        steps = adjusted_steps(interval, self.compute_interval_steps, *bounds)
         # Ranks measure different times, but must exchange, and compute, in the same step.
-        self.compute_interval_steps = max(_distributed.gather(steps)) or self.compute_interval_steps
+        of_ranks = _distributed.gather(steps, self._exchange_group)
+        self.compute_interval_steps = max(of_ranks) or self.compute_interval_steps
         self._compute_interval_steps[0] = self.compute_interval_steps
         self.min_compute_interval = self.max_compute_interval = DISABLED
-
-    def sync(self) -> None:
-        """Replaces the states of metrics by those of all ranks, until `unsync`.
-
-        To save a checkpoint: all ranks call this, rank 0 takes the state dict, all call `unsync`.
-        To restore it: all ranks call `reset`, and rank 0 alone loads the state dict.
-        """
-        self.rec_metrics.sync()
-
-    def unsync(self) -> None:
-        """Restores the states of this rank."""
-        self.rec_metrics.unsync()
-
-    def reset(self) -> None:
-        """Forgets all batches; throughput goes on."""
-        self.rec_metrics.reset()
 
     def get_required_inputs(self) -> list[str] | None:
         """The names of further arrays that metrics need in ``model_out``; None if none."""
         return self.rec_metrics.get_required_inputs()
-
-    def get_memory_usage(self) -> int:
-        """The bytes of all arrays that the metrics hold."""
-        return sum(metric.held_bytes() for metric in self.rec_metrics.rec_metrics)
-
-    def check_memory_usage(self, compute_count: int) -> None:
-        """Warns if the metrics hold more memory than allowed, or grow.
-
-        Args:
-            compute_count: how often this has been called; the first 100 calls are taken to settle.
-        """
-        usage = self.get_memory_usage() / MEGABYTE
-        if usage > self.memory_usage_limit_mb:
-            self.oom_count += 1
-            logger.warning(
-                "RecMetrics is using %.3f MB, more than the limit of %s MB, for the %d. time.",
-                *(usage, self.memory_usage_limit_mb, self.oom_count),
-            )
-        if compute_count > 100 and usage > 1.2 * self.memory_usage_mb_avg:
-            logger.warning(
-                "RecMetrics is using %.3f MB, more than 1.2 times its average, %.3f MB.",
-                *(usage, self.memory_usage_mb_avg),
-            )
-        count = max(compute_count, 1)
-        self.memory_usage_mb_avg = (self.memory_usage_mb_avg * (count - 1) + usage) / count
 
 
 def generate_metric_module(
@@ -237,8 +233,9 @@ def generate_metric_module(
     state_metrics_mapping: dict[StateMetricEnum, StateMetric],
     device: Any,
     process_group: Any = None,
-    batch_size_stages: list[Any] | None = None,
+    batch_size_stages: list[BatchSizeStage] | None = None,
     module_kwargs: dict[str, Any] | None = None,
+    debug_mode: bool = False,
 ) -> RecMetricModule:
     """Builds the module of all metrics that a configuration names.
 
@@ -253,13 +250,15 @@ def generate_metric_module(
         process_group: the ranks; None for all.
         batch_size_stages: batch sizes that throughput counts with, by number of batches.
         module_kwargs: further arguments of ``metric_class``.
+        debug_mode: whether updates with NaNs or infinities that a metric does not allow, by its
+            `RecMetricInputPolicy`, are refused.
 
     Returns:
         A ``metric_class``.
 
     Raises:
         ValueError: if a metric is unknown, or has both ``rec_tasks`` and ``rec_task_indices``, or
-            neither.
+            neither, or the last stage has an end.
         KeyError: if a state metric has no source.
 
     >>> from recmetrics_jax.adapter.metrics_config import DefaultMetricsConfig
@@ -272,12 +271,15 @@ def generate_metric_module(
     >>> round(module.compute()["ne-DefaultTask|window_ne"].item(), 6)
     1.0
     """
+    validate_batch_size_stages(batch_size_stages)
     throughput = metrics_config.throughput_metric
     module = metric_class(
         batch_size=batch_size,
         world_size=world_size,
         rec_tasks=metrics_config.rec_tasks,
-        rec_metrics=rec_metrics_of(metrics_config, world_size, my_rank, batch_size, process_group),
+        rec_metrics=rec_metrics_of(
+            metrics_config, world_size, my_rank, batch_size, process_group, batch_size_stages
+        ),
         throughput_metric=throughput
         and ThroughputMetric(
             batch_size=batch_size,
@@ -292,5 +294,7 @@ def generate_metric_module(
         max_compute_interval=metrics_config.max_compute_interval,
         **(module_kwargs or {}),
     )
+    module._configure_debug_mode(debug_mode, my_rank)
+    module._configure_losses(metrics_config)
     module.to(device)
     return module

@@ -54,6 +54,7 @@ class RecMetricEnum(RecMetricEnumBase):
     SUM_WEIGHTS = "sum_weights"
     NUM_MISSING_LABELS = "num_missing_labels"
     WEIGHTED_SUM_PREDICTIONS = "weighted_sum_predictions"
+    SESSION_PAIRWISE_AUC = "session_pairwise_auc"
 
 
 @dataclass(unsafe_hash=True)
@@ -148,6 +149,25 @@ class ThroughputDef:
     warmup_steps: int = _DEFAULT_THROUGHPUT_WARMUP_STEPS
 
 
+LOSS_DENOM_SUFFIX = "_denom"
+"""What is appended to the key of a loss for that of its denominator: ``click:loss_denom``."""
+
+
+class LossAggregation(Enum):
+    """How the losses of micro-batches become that of a step of the optimizer.
+
+    A loss with a denominator beside it, ``click:loss_denom`` beside ``click:loss``, needs none of
+    these: numerators and denominators add up.
+    """
+
+    SUM = "sum"
+    """The losses are sums, and add up."""
+    MERGEABLE_RATIO = "mergeable_ratio"
+    """A denominator comes with every micro-batch; it is an error if one is missing."""
+    NON_MERGEABLE = "non_mergeable"
+    """The mean over micro-batches, though it is not that of their examples."""
+
+
 @dataclass
 class MetricsConfig:
     """All that a model reports.
@@ -167,6 +187,10 @@ class MetricsConfig:
         enable_pt2_compile: accepted; updates are compiled by JAX anyway.
         should_clone_update_inputs: whether updates work on copies of model outputs.
         use_cpu_offloaded_rec_metric_module: whether metrics run on the host, beside the model.
+        loss_aggregation: how losses of micro-batches are put together, by the keys of those that
+            come without a denominator; the mean over micro-batches for others.
+        num_micro_batches_per_step: the micro-batches of a step of the optimizer; if above 1, the
+            module reports the losses of steps.
 
     Raises:
         ValueError: if an entry of a metric's ``rec_task_indices`` is not the position of a task,
@@ -194,6 +218,8 @@ class MetricsConfig:
     enable_pt2_compile: bool = False
     should_clone_update_inputs: bool = False
     use_cpu_offloaded_rec_metric_module: bool | None = None
+    loss_aggregation: dict[str, LossAggregation] | None = None
+    num_micro_batches_per_step: int = 1
 
     def __post_init__(self) -> None:
         n_tasks = len(self.rec_tasks)

@@ -76,6 +76,7 @@ class MetricName(MetricNameBase):
     SUM_WEIGHTS = "sum_weights"
     NUM_MISSING_LABELS = "num_missing_labels"
     WEIGHTED_SUM_PREDICTIONS = "weighted_sum_predictions"
+    SESSION_PAIRWISE_AUC = "session_pairwise_auc"
 
 
 class MetricNamespaceBase(StrValueMixin, Enum):
@@ -130,6 +131,7 @@ class MetricNamespace(MetricNamespaceBase):
     SUM_WEIGHTS = "sum_weights"
     NUM_MISSING_LABELS = "num_missing_labels"
     WEIGHTED_SUM_PREDICTIONS = "weighted_sum_predictions"
+    SESSION_PAIRWISE_AUC = "session_pairwise_auc"
 
 
 class MetricPrefix(StrValueMixin, Enum):

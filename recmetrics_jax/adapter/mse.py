@@ -8,7 +8,8 @@ import jax
 from recmetrics_jax._src.base import Values
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.metrics import regression
+from recmetrics_jax._src.metrics import reference_sums, regression
+from recmetrics_jax.adapter._declaration import StateOptions
 from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import apply_to_sums, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
@@ -133,10 +134,8 @@ def get_mse_states(labels: Tensor, predictions: Tensor, weights: Tensor) -> dict
 
 def _mse(*, include_r_squared: bool = False, **options: Any) -> Metric:
     undefined = {"mse": 0.0, "rmse": 0.0}  # R squared is NaN without weight.
-    terms, values = regression.mse_terms, regression.mse_values
-    if include_r_squared:
-        terms, values = regression.r_squared_terms, _all_values
-    return sum_metric(terms, values, undefined=undefined, **options)
+    values = _all_values if include_r_squared else regression.mse_values
+    return sum_metric(reference_sums.R_SQUARED_TERMS, values, undefined=undefined, **options)
 
 
 def _all_values(sums: regression.RSquaredSums[jax.Array]) -> Values:
@@ -144,10 +143,10 @@ def _all_values(sums: regression.RSquaredSums[jax.Array]) -> Values:
 
 
 class MSEMetricComputation(DeclaredComputation):
-    """The states of MSE; see `recmetrics_jax.mse`.
+    """The states of MSE and of R squared; see `recmetrics_jax.mse`.
 
     Args:
-        include_r_squared: also report R squared.
+        include_r_squared: also report R squared, and save the states that only it reads.
     """
 
     _factory = staticmethod(_mse)
@@ -159,6 +158,11 @@ class MSEMetricComputation(DeclaredComputation):
         (MetricPrefix.LIFETIME, MetricName.R_SQUARED),
         (MetricPrefix.WINDOW, MetricName.R_SQUARED),
     )
+    _include_r_squared: bool
+
+    def _state_options(self, name: str) -> StateOptions:
+        of_labels = name in (LABEL_SUM, LABEL_SQUARED_SUM)
+        return StateOptions(persistent=self._include_r_squared or not of_labels)
 
 
 class MSEMetric(RecMetric):

@@ -17,11 +17,11 @@ from recmetrics_jax._src.metrics.reference_entropy import (
 )
 from recmetrics_jax.adapter import ne
 from recmetrics_jax.adapter._computation import MetricComputationReport
+from recmetrics_jax.adapter._declaration import Source
 from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import GROUPING_KEYS, term_sums
 from recmetrics_jax.adapter._grouping import GroupingKeyConfig as GroupingKeyConfig
 from recmetrics_jax.adapter._grouping import configs_of, group_numbers
-from recmetrics_jax.adapter._layout import TaskBatch
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_config import RecComputeMode
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
@@ -245,19 +245,9 @@ class SegmentedNEMetricComputation(DeclaredComputation):
         self._grouping_keys, self._num_groups = configs[0].name, configs[0].num_groups
         self._cast_keys_to_int = cast_keys_to_int
 
-    @property
-    def required_keys(self) -> tuple[str, ...]:
-        """The names of the keys to group by."""
-        return tuple(config.name for config in self._grouping_key_configs)
-
-    def check_update(self, batch: TaskBatch, required_inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _sources(self) -> dict[str, Source]:
         """The numbers of groups; RecMetricException or IndexError if keys are no such."""
-        numbers = {
-            config.read_as: config.numbers(required_inputs[config.name])
-            for config in self._grouping_key_configs
-            if config.name in required_inputs
-        }
-        return super().check_update(batch, {**required_inputs, **numbers})
+        return {c.read_as: (c.name, c.numbers) for c in self._grouping_key_configs}
 
     def reports_in_order(
         self, lifetime: Mapping[str, np.ndarray], window: Mapping[str, np.ndarray]

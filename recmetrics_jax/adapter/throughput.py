@@ -79,6 +79,9 @@ class ThroughputMetric(Module):
     16.0
     """
 
+    _namespace: MetricNamespace = MetricNamespace.THROUGHPUT
+    _metric_name: MetricName = MetricName.THROUGHPUT
+
     def __init__(
         self,
         *,

@@ -12,37 +12,52 @@ from recmetrics_jax.adapter import (
     accuracy,
     auc,
     auprc,
+    average,
     cali_free_ne,
     calibration,
     calibration_with_recalibration,
     ctr,
     gauc,
+    hindsight_target_pr,
     mae,
     mse,
+    multi_label_precision,
     multiclass_recall,
     ndcg,
     ne,
     ne_positive,
     ne_with_recalibration,
+    nmse,
+    num_missing_labels,
+    num_positive_samples,
+    output,
     precision,
+    precision_session,
     rauc,
     recall,
+    recall_session,
+    scalar,
     segmented_ne,
     serving_calibration,
     serving_ne,
+    session_pairwise_auc,
+    sum_weights,
+    tower_qps,
     unweighted_ne,
     weighted_avg,
+    weighted_sum_predictions,
     xauc,
 )
 from recmetrics_jax.adapter._tensors import to_numpy, torch
-from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo
+from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo, SessionMetricDef
 from recmetrics_jax.adapter.rec_metric import RecMetric
 
 KINDS = ["numpy", "jax"] if torch is None else ["numpy", "jax", "torch"]
 UNFUSED = RecComputeMode.UNFUSED_TASKS_COMPUTATION
 FUSED = RecComputeMode.FUSED_TASKS_COMPUTATION
 FUSED_STATES = RecComputeMode.FUSED_TASKS_AND_STATES_COMPUTATION
-TASKS = [RecTaskInfo(name="a"), RecTaskInfo(name="b")]
+SESSIONS = SessionMetricDef("session_id", top_threshold=3)
+TASKS = [RecTaskInfo(name=name, session_metric_def=SESSIONS) for name in "ab"]
 N = 8
 CLASSES = 3
 
@@ -200,6 +215,70 @@ DERIVED = [
         },
         {"num_groups": 2},
         "grouping_keys",
+    ),
+    Case(
+        "nmse",
+        nmse.NMSEMetric,
+        both("nmse", 0.35041360294117645) | both("nrmse", 0.5919574333861992),
+    ),
+    Case(
+        "average",
+        average.AverageMetric,
+        both("label_average", 18 / 35) | both("prediction_average", 0.5446428571428571),
+    ),
+    Case(
+        "num_missing_labels",
+        num_missing_labels.NumMissingLabelsMetric,
+        both("num_missing_labels", 0.0),
+    ),
+    Case(
+        "num_positive_samples",
+        num_positive_samples.NumPositiveSamplesMetric,
+        both("num_positive_samples", 4.5),
+    ),
+    Case("sum_weights", sum_weights.SumWeightsMetric, both("sum_weights", 8.75)),
+    Case(
+        "weighted_sum_predictions",
+        weighted_sum_predictions.WeightedSumPredictionsMetric,
+        both("weighted_sum_predictions", 4.765625),
+    ),
+    Case(
+        "multi_label_precision",
+        multi_label_precision.MultiLabelPrecisionMetric,
+        both("multi_label_precisionlabel_0", 0.0),
+    ),
+    Case(
+        "hindsight_target_pr",
+        hindsight_target_pr.HindsightTargetPRMetric,
+        both("hindsight_target_pr", 438.0)
+        | both("hindsight_target_precision", 7 / 9)
+        | both("hindsight_target_recall", 7 / 9),
+        {"target_precision": 0.75},
+    ),
+    Case("scalar", scalar.ScalarMetric, both("scalar", 0.5)),
+    Case(
+        "output",
+        output.OutputMetric,
+        {"output_latest_imp": 0.5, "output_total_latest_imp": 0.5},
+    ),
+    Case(
+        "recall_session_level",
+        recall_session.RecallSessionMetric,
+        both("recall_session_level", 7 / 9),
+        key="session_id",
+    ),
+    Case(
+        "precision_session_level",
+        precision_session.PrecisionSessionMetric,
+        both("precision_session_level", 7 / 15),
+        key="session_id",
+    ),
+    Case("tower_qps", tower_qps.TowerQPSMetric, {**both("qps", 0.0), "total_examples": N}),
+    Case(
+        "session_pairwise_auc",
+        session_pairwise_auc.SessionPairwiseAUCMetric,
+        both("session_pairwise_auc", 55 / 67),
+        key="session_id",
     ),
 ]
 

@@ -118,7 +118,7 @@ def test_keys_may_be_missing_but_not_unknown():
     metric.load_state_dict({"x": from_numpy(np.ones(1))}, strict=False)
 
 
-@pytest.mark.parametrize("shape", [(2,), (), (1, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(2,), (0,), (1, 1)], ids=str)
 def test_states_of_other_shapes_are_named(shape):
     metric = updated("ctr", 0)
     key = "_metrics_computations.1.ctr_num"

@@ -32,8 +32,8 @@ from recmetrics_jax.adapter.metrics_namespace import (
 
 # The number of members, and those whose value is not their name in lower case.
 ENUMS = {
-    MetricName: (57, {"DEFAULT": "", "LOG_LOSS": "logloss", "TOWER_QPS": "qps"}),
-    MetricNamespace: (44, {"DEFAULT": "", "TOWER_QPS": "qps"}),
+    MetricName: (58, {"DEFAULT": "", "LOG_LOSS": "logloss", "TOWER_QPS": "qps"}),
+    MetricNamespace: (45, {"DEFAULT": "", "TOWER_QPS": "qps"}),
     MetricPrefix: (
         4,
         {
@@ -43,7 +43,7 @@ ENUMS = {
             "ATTEMPT": "attempt_",
         },
     ),
-    RecMetricEnum: (39, {}),
+    RecMetricEnum: (40, {}),
     metrics_config.StateMetricEnum: (2, {}),
 }
 
@@ -163,6 +163,8 @@ FIELDS: dict[Any, dict[str, Any]] = {
         "enable_pt2_compile": False,
         "should_clone_update_inputs": False,
         "use_cpu_offloaded_rec_metric_module": None,
+        "loss_aggregation": None,
+        "num_micro_batches_per_step": 1,
     },
 }
 

@@ -13,6 +13,7 @@ from adapter_cases import (
     KEYS,
     LABELS,
     PREDICTIONS,
+    SESSIONS,
     WEIGHTS,
     N,
     assert_same,
@@ -44,7 +45,7 @@ from recmetrics_jax.adapter.metrics_config import (
 )
 from recmetrics_jax.adapter.rec_metric import RecMetric, RecMetricList
 
-TASKS = [RecTaskInfo("a", "y", "p", "w"), RecTaskInfo("b", "y", "q", "w")]
+TASKS = [RecTaskInfo("a", "y", "p", "w", SESSIONS), RecTaskInfo("b", "y", "q", "w", SESSIONS)]
 OUTPUTS = {"y": LABELS, "p": PREDICTIONS, "q": 1 - PREDICTIONS, "w": WEIGHTS}
 
 
@@ -80,39 +81,47 @@ def test_every_class_is_in_the_mapping():
     for module in pkgutil.iter_modules(adapter.__path__, f"{adapter.__name__}."):
         of_module = vars(importlib.import_module(module.name)).values()
         metric_classes |= {x for x in of_module if isinstance(x, type) and issubclass(x, RecMetric)}
+    with_names = {x for x in metric_classes if hasattr(x, "_namespace")}
     # GAUC has no member of the enum, in the reference either.
-    assert set(REC_METRICS_MAPPING.values()) == metric_classes - {RecMetric, GAUCMetric}
+    assert set(REC_METRICS_MAPPING.values()) == with_names - {GAUCMetric}
     for name, metric_class in REC_METRICS_MAPPING.items():
-        assert name.value == metric_class._namespace.value
+        # Two metrics share a namespace, and one has another's.
+        namespace = "qps" if name is RecMetricEnum.TOWER_QPS else name.value
+        assert metric_class._namespace.value == namespace.removeprefix("tensor_")
 
 
 # Of two equal batches, in the place of one.
 OF_TWO = {"examples": 2.0, "cali_free_ne": 0.5}
+OF_TWO |= dict.fromkeys(("num_positive_samples", "sum_weights", "weighted_sum_predictions"), 2.0)
+WITH_INPUTS = ("multiclass_recall", "tensor_weighted_avg")  # of their own
 
 
 def test_values_of_all_metrics_by_configuration():
-    names = [name.value for name in REC_METRICS_MAPPING if name.value != "multiclass_recall"]
+    names = [name.value for name in REC_METRICS_MAPPING if name.value not in WITH_INPUTS]
     config = config_of(*names)
     for name, definition in config.rec_metrics.items():
         definition.arguments = dict(case_of(name.value).options)
     module = generated(config)
-    assert sorted(module.get_required_inputs()) == ["grouping_keys", "session_id"]
+    needed = ["grouping_keys", "latest_imp", "session_id", "total_latest_imp"]
+    assert sorted(module.get_required_inputs()) == needed
     for shape in ((N,), (N, 1)):
         outputs = {key: x.reshape(shape) for key, x in OUTPUTS.items()}
-        keys = {"session_id": KEYS, "grouping_keys": KEYS}
+        keys = dict.fromkeys(needed, KEYS)
         module.update({**outputs, **keys, "more": "is ignored"})
     computed = module.compute()
-    assert type(computed) is dict
+    assert isinstance(computed, dict)
     assert {kind_of(value) for value in computed.values()} == {"numpy"}
     assert module.trained_batches == 2
+    local = module.local_compute()
     for name in names:
+        namespace = case_of(name).namespace
         for key, expected in case_of(name).values.items():
-            actual = computed[f"{name}-a|{key}"]
+            actual = computed[f"{namespace}-a|{key}"]
             if not case_of(name).keeps_samples:  # of which two batches are not as one
                 of_two = expected * OF_TWO.get(key.partition("_")[2], 1.0)
                 np.testing.assert_allclose(actual, [of_two], rtol=1e-12, err_msg=key)
-            assert f"{name}-b|{key}" in computed
-            assert f"{name}-a|local_{key}" in module.local_compute()
+            assert f"{namespace}-b|{key}" in computed
+            assert f"{namespace}-a|local_{key}" in local
     module.reset()
     assert np.isnan(module.compute()["ne-a|lifetime_ne"])
     assert module.trained_batches == 2

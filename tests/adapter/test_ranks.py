@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from recmetrics_jax.adapter import _distributed
 from recmetrics_jax.adapter._tensors import from_numpy, to_numpy, torch
 from recmetrics_jax.adapter.auc import AUCMetric
+from recmetrics_jax.adapter.cpu_offloaded_metric_module import CPUOffloadedRecMetricModule
 from recmetrics_jax.adapter.metric_module import RecMetricModule, generate_metric_module
 from recmetrics_jax.adapter.metrics_config import (
     MetricsConfig,
@@ -101,14 +102,18 @@ JOIN = {"torch": join_torch, "jax": join_jax}
 RUNTIMES = [pytest.param("torch", marks=needs_torch), "jax"]
 
 
-def module_of(rank: int, world: int) -> RecMetricModule:
+def module_of(
+    rank: int, world: int, metric_class: type[RecMetricModule] = RecMetricModule, **options: Any
+) -> RecMetricModule:
     """Metrics of sums and of samples, on this rank."""
     names = (RecMetricEnum.NE, RecMetricEnum.AUC, RecMetricEnum.MSE, RecMetricEnum.RAUC)
     metrics = {name: RecMetricDef(TASKS, window_size=WINDOW * world) for name in names}
     config = MetricsConfig(
         rec_tasks=TASKS, rec_metrics=metrics, throughput_metric=None, compute_on_all_ranks=rank == 1
     )
-    return generate_metric_module(RecMetricModule, config, 8, world, rank, {}, "cpu")
+    return generate_metric_module(
+        metric_class, config, 8, world, rank, {}, "cpu", module_kwargs=options
+    )
 
 
 def outputs(rank: int) -> list[dict[str, np.ndarray]]:
@@ -137,6 +142,12 @@ def checkpointed(rank: int, world: int, port: int, runtime: str) -> dict[str, An
         module.update(output)
     found: dict[str, Any] = {"computed": as_floats(module.compute())}
     found["local"] = as_floats(module.local_compute())
+    found["tree"] = tree = module.get_pre_compute_states()
+    fresh = module_of(rank, world)
+    if rank == 0:
+        fresh.load_pre_compute_states(tree)
+    found["of tree"] = as_floats(fresh.compute())
+    found["beside"] = beside(rank, world, runtime)
     module.sync()
     state = module.state_dict()
     found["computed while synced"] = as_floats(module.compute())
@@ -150,6 +161,26 @@ def checkpointed(rank: int, world: int, port: int, runtime: str) -> dict[str, An
         module.load_state_dict(state)
     found["restored"] = as_floats(module.compute())
     return found
+
+
+def beside(rank: int, world: int, runtime: str) -> Any:
+    """What a module finds that computes beside its caller."""
+    module: Any = module_of(rank, world, CPUOffloadedRecMetricModule, model_out_device="cpu")
+    if runtime == "jax":
+        with pytest.raises(RecMetricException, match="processes of JAX"):
+            module.async_compute()
+        return module.shutdown()
+    found = []
+    for output in outputs(rank):
+        module.update(output)
+    for _ in range(2):
+        found.append(module.async_compute())
+    module.sync()
+    found += [module.local_compute(), module.async_compute()]
+    state = module.state_dict()
+    module.shutdown()
+    found = [as_floats(metrics) for metrics in found]
+    return [*found, {name: x.tolist() for name, x in state.items()}]
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -171,6 +202,29 @@ def test_ranks_compute_what_one_rank_would_of_all_examples(ranks, alone):
     for found in ranks:
         for name in ("computed", "computed while synced"):
             assert found[name] == pytest.approx(alone, rel=1e-12)
+
+
+def test_the_tree_of_states_is_that_of_all_ranks_of_any_lengths(ranks, alone):
+    for found in ranks:
+        assert found["of tree"] == pytest.approx(alone, rel=1e-12)
+        (predictions,) = found["tree"]["auc"]["a"]["predictions"]
+        lengths = [sum(len(output["a_label"]) for output in outputs(rank)) for rank in (0, 1)]
+        assert lengths[0] != lengths[1]
+        assert predictions.shape == (1, sum(lengths))
+        ours, theirs = (rank["tree"]["ne"]["a"]["pos_labels"] for rank in (found, ranks[0]))
+        assert to_numpy(ours) == to_numpy(theirs)
+
+
+def test_ranks_compute_beside_their_callers(ranks, alone):
+    for found in ranks:
+        if found["beside"] is None:  # JAX's processes.
+            continue
+        first, second, local, after_sync, state = found["beside"]
+        for computed in (first, second, after_sync):
+            assert computed == pytest.approx(alone, rel=1e-12)
+        merged = {name.replace("local_", ""): value for name, value in local.items()}
+        assert merged == pytest.approx(alone, rel=1e-12)
+        assert state == ranks[0]["beside"][-1]
 
 
 def test_the_second_sync_raises_and_the_second_unsync_does_not(ranks):

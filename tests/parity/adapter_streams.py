@@ -40,6 +40,8 @@ class Task:
 
     name: str
     is_negative_task: bool = False
+    tensor_name: str | None = None
+    weighted: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +144,10 @@ def pick(rng: Rng, values: Any) -> Any:
 OPTIONS: dict[str, dict[str, tuple[Any, ...]]] = {
     "ne": {"include_logloss": (True, False), "allow_missing_label_with_zero_weight": (True,)},
     "mse": {"include_r_squared": (True,)},
+    "nmse": {"include_r_squared": (True,)},
+    "multi_label_precision": {"label_names": (["cat", "dog"],)},
+    "hindsight_target_pr": {"target_precision": (0.25, 0.75)},
+    "tensor_weighted_avg": {"description": ("_dwell",)},
     "accuracy": {"threshold": (0.3, 0.7)},
     "precision": {"threshold": (0.3, 0.7)},
     "recall": {"threshold": (0.3, 0.7)},
@@ -161,6 +167,11 @@ OPTIONS: dict[str, dict[str, tuple[Any, ...]]] = {
     "segmented_ne": {"grouping_keys": ("segment", ["segment"]), "cast_keys_to_int": (True,)},
 }
 N_GROUPS = 6
+N_LABELS = 3
+UNFUSED_ALONE = ("hindsight_target_pr", "multi_label_precision", "output")
+"""What the reference mixes or fails on where tasks are fused."""
+NUMBERS_BESIDE = {"output": ("latest_imp", "total_latest_imp"), "tensor_weighted_avg": ("x", "y")}
+"""The further outputs of a model that a metric reads as numbers."""
 OF_ENTROPY = (
     *("ne", "unweighted_ne", "ne_positive", "cali_free_ne"),
     *("ne_with_recalibration", "serving_ne", "segmented_ne"),
@@ -177,11 +188,15 @@ def drawn_options(rng: Rng, name: str) -> dict[str, Any]:
         given["number_of_classes"] = pick(rng, (N_CLASSES, N_CLASSES, N_CLASSES - 2))
     if name == "segmented_ne":
         given["num_groups"] = N_GROUPS
+    if name == "multi_label_precision":
+        given["num_labels"] = N_LABELS
     return given
 
 
 def key_of(setting: Setting) -> str:
-    """The name of the keys that come with every batch, if any."""
+    """The name of the keys that come with every batch, or of one of the numbers, if any."""
+    if setting.name in NUMBERS_BESIDE:
+        return NUMBERS_BESIDE[setting.name][0]
     if setting.name == "ndcg":
         return setting.options.get("session_key", "session_id")
     if setting.name == "segmented_ne":
@@ -193,8 +208,10 @@ def key_of(setting: Setting) -> str:
 def drawn_setting(rng: Rng, name: str, is_half: bool) -> Setting:
     """A metric that the reference can build."""
     mode = str(rng.choice([UNFUSED, FUSED, FUSED_STATES], p=[0.6, 0.25, 0.15]))
+    mode = UNFUSED if name in UNFUSED_ALONE else mode
     options = drawn_options(rng, name)
-    is_keyed = name in ("ndcg", "segmented_ne") or bool(options.get(f"grouped_{name}"))
+    keyed = ("ndcg", "segmented_ne", *NUMBERS_BESIDE)
+    is_keyed = name in keyed or bool(options.get(f"grouped_{name}"))
     # Joined updates lose their keys, and in a half dtype their sums have too many digits.
     may_join = mode == UNFUSED and not is_keyed
     limit = pick(rng, (0, 0, 1) if is_half else (0, 0, 1, 3)) if may_join else 0
@@ -206,9 +223,19 @@ def drawn_setting(rng: Rng, name: str, is_half: bool) -> Setting:
     if is_keyed and name in ("auc", "rauc"):
         window = never_left  # The reference fails once examples of groups leave the window.
     negative = name == "ndcg" and chance(rng, 0.6)
+    tasks = [
+        Task(f"task{i}", negative and chance(rng, 0.5)) for i in range(int(rng.integers(1, 5)))
+    ]
+    if name == "tensor_weighted_avg":
+        weighted = {tensor: chance(rng, 0.5) for tensor in NUMBERS_BESIDE[name]}
+        tensors = [pick(rng, NUMBERS_BESIDE[name]) for _ in tasks]
+        tasks = [
+            dataclasses.replace(task, tensor_name=tensor, weighted=weighted[tensor])
+            for task, tensor in zip(tasks, tensors, strict=True)
+        ]
     return Setting(
         name,
-        tuple(Task(f"task{i}", negative and chance(rng, 0.5)) for i in range(rng.integers(1, 5))),
+        tuple(tasks),
         mode,
         batch_size,
         window,
@@ -252,6 +279,12 @@ NUMBERS: dict[str, Numbers] = {
     "soft_labels": lambda rng, n, half: multiples(rng, n, 0, 1, 4),
     "real_labels": lambda rng, n, half: multiples(rng, n, *((-1, 1, 2) if half else (-4, 4, 4))),
     "classes": lambda rng, n, half: multiples(rng, n, -1, N_CLASSES, 1),  # some not among them
+    "some_numbers": lambda rng, n, half: np.where(
+        rng.random(n) < 0.2, np.nan, multiples(rng, n, *((-1, 1, 2) if half else (-4, 4, 4)))
+    ),
+    "bits": lambda rng, n, half: multiples(rng, n, 0, 2**N_LABELS - 1, 1),
+    # Their means are never 0, of which what has left a window keeps the rounding.
+    "amounts": lambda rng, n, half: multiples(rng, n, 1, 4, 4),
 }
 WHOLE = ("clicks", "classes")
 BINARY = ("clicks", "clicks", "soft_labels")
@@ -279,6 +312,13 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rauc": (("distinct", "sixteenths"), ("soft_labels", "real_labels", "clicks")),
     "xauc": (("coarse_reals", "reals"), ("real_labels", "clicks")),
     "ndcg": (("distinct",), BINARY),
+    "nmse": (("reals",), ("real_labels", "clicks")),
+    "average": (("reals",), ("real_labels", "clicks")),
+    "num_missing_labels": (("reals",), ("some_numbers",)),
+    "num_positive_samples": (("reals",), ("some_numbers", "clicks")),
+    "weighted_sum_predictions": (("some_numbers",), ("clicks",)),
+    "multi_label_precision": (("bits",), ("bits",)),
+    "scalar": (("reals",), ("amounts",)),
 }
 
 
@@ -462,6 +502,9 @@ class Drawer:
         key = key_of(self.setting)
         if not key:
             return None
+        if self.setting.name in NUMBERS_BESIDE:
+            names = NUMBERS_BESIDE[self.setting.name]
+            return {name: torch.tensor(multiples(rng, size, -4, 4, 4)) for name in names}
         keys = self.keys(rng, size) if size else np.zeros(0, int)
         if self.setting.name == "ndcg" and self.setting.is_fused:
             keys = np.tile(keys, (len(self.setting.tasks), 1))
@@ -486,8 +529,8 @@ def drawn_stream(rng: Rng, name: str) -> Stream:
     """A random stream for a metric."""
     kinds = ["float32", "float64", "mixed", *HALF]
     kind = str(rng.choice(kinds, p=[0.4, 0.3, 0.1, 0.1, 0.1]))
-    if name.endswith("_with_recalibration"):
-        kind = "float64"  # The reference recalibrates in the dtype of the predictions.
+    if name.endswith("_with_recalibration") or name == "scalar":
+        kind = "float64"  # The reference recalibrates, and means labels, in the dtype of these.
     setting = drawn_setting(rng, name, kind in HALF)
     predictions, labels = (pick(rng, choices) for choices in KINDS.get(name, OF_CLICKS))
     if name == "auc" and setting.options.get("apply_bin") and not key_of(setting):

@@ -60,7 +60,11 @@ def test_all_names_of_the_modules_are_there(module):
 @pytest.mark.parametrize(("module", "name"), ENUMS)
 def test_enums_have_the_same_members_in_order(module, name):
     ours, theirs = both(module, name)
-    assert [(m.name, m.value) for m in ours] == [(m.name, m.value) for m in theirs]
+    members = [(m.name, m.value) for m in ours if m.value not in reference.AFTER]
+    assert members == [(m.name, m.value) for m in theirs]
+
+
+LATER = ["loss_aggregation", "num_micro_batches_per_step"]  # than 1.9.2
 
 
 @pytest.mark.parametrize(
@@ -82,14 +86,16 @@ def test_definitions_have_the_same_fields_and_defaults(name):
         ]
 
     ours, theirs = both("metrics_config", name)
-    assert fields(ours) == fields(theirs)
+    later = LATER if name == "MetricsConfig" else []
+    assert fields(ours)[: len(fields(theirs))] == fields(theirs)
+    assert [field for field, *_ in fields(ours)[len(fields(theirs)) :]] == later
     assert (ours.__hash__ is None) == (theirs.__hash__ is None)
 
 
 @pytest.mark.parametrize("name", ["DefaultTaskInfo", "DefaultMetricsConfig", "EmptyMetricsConfig"])
 def test_ready_made_configs_are_the_same(name):
     ours, theirs = both("metrics_config", name)
-    assert repr(ours) == repr(theirs)
+    assert repr(ours).startswith(repr(theirs)[:-1])
 
 
 @pytest.mark.parametrize(

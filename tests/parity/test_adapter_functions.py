@@ -40,6 +40,18 @@ UNDOCUMENTED = {
         "get_segemented_ne_states",
         "get_segemented_ne_states_fused",
     ),
+    "nmse": ("compute_norm", "get_norm_mse_states"),
+    "average": ("compute_average", "get_average_states"),
+    "num_missing_labels": ("compute_missing_label_sum", "get_num_missing_labels_states"),
+    "num_positive_samples": ("compute_weighted_pos_sum", "get_num_positive_sample_states"),
+    "sum_weights": ("compute_weighted_sum", "get_weighted_sum_states"),
+    "weighted_sum_predictions": (
+        "compute_weighted_predictions_sum",
+        "get_weighted_sum_prediction_states",
+    ),
+    "multi_label_precision": ("compute_multi_label_precision",),
+    "hindsight_target_pr": ("compute_precision", "compute_recall"),
+    "tensor_weighted_avg": ("get_mean",),
 }
 FUNCTIONS += [(name, function) for name, of_name in UNDOCUMENTED.items() for function in of_name]
 T, N, C = 2, 24, 4
@@ -89,6 +101,11 @@ def clicks(rng: Rng) -> np.ndarray:
     return labels
 
 
+def some(rng: Rng, numbers: np.ndarray) -> np.ndarray:
+    """Of which others are missing."""
+    return np.where(rng.random(numbers.shape) < 0.25, np.nan, numbers)
+
+
 def groups(rng: Rng) -> np.ndarray:
     """Each of several examples."""
     return rng.permutation(np.arange(N) // 4) * 10**12
@@ -108,6 +125,10 @@ PER_MODULE: dict[str, dict[str, Callable[[Rng], np.ndarray]]] = {
     },
     "mse": {"labels": lambda rng: eighths(rng, (T, N), -16, 16)},
     "mae": {"labels": lambda rng: eighths(rng, (T, N), -16, 16)},
+    "nmse": {"labels": lambda rng: eighths(rng, (T, N), -16, 16)},
+    "num_missing_labels": {"labels": lambda rng: some(rng, clicks(rng))},
+    "num_positive_samples": {"labels": lambda rng: some(rng, clicks(rng))},
+    "weighted_sum_predictions": {"predictions": lambda rng: some(rng, distinct(rng))},
     "xauc": {"labels": lambda rng: eighths(rng, (T, N), 0, 5)},
     "rauc": {"labels": lambda rng: eighths(rng, (T, N), 0, 5)},
 }
@@ -248,10 +269,36 @@ def test_function_takes_arrays_of_any_kind(name, function):
 
 
 def test_states_without_weights_are_of_weight_one():
-    for name in ("accuracy", "precision", "recall"):
-        arguments = arguments_of(name, f"get_{name}_states", 0, torch.float64) | {"weights": None}
-        both = (getattr(module(p, name), f"get_{name}_states")(**arguments) for p in (OURS, THEIRS))
+    functions = [(name, f"get_{name}_states") for name in ("accuracy", "precision", "recall")]
+    functions += [
+        (name, UNDOCUMENTED[name][1])
+        for name in ("num_missing_labels", "num_positive_samples", "sum_weights")
+    ]
+    for name, function in functions:
+        arguments = arguments_of(name, function, 0, torch.float64) | {"weights": None}
+        both = (getattr(module(p, name), function)(**arguments) for p in (OURS, THEIRS))
         assert_same(*both)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_sums_at_thresholds_agree_with_the_reference(dtype):
+    """Of one task: the reference has no others."""
+    rng = np.random.default_rng(43)
+    tensors = (torch.tensor(ARRAYS[n](rng)[:1], dtype=dtype) for n in ARRAYS)
+    arrays = dict(zip(ARRAYS, tensors, strict=True))
+    arrays["predictions"][0, :2] = torch.tensor([0.0, 1.0])
+    for name in ("true_pos", "false_pos", "false_neg"):
+        functions = [getattr(module(p, HINDSIGHT), f"compute_{name}_sum") for p in (OURS, THEIRS)]
+        assert_same(*(function(**arrays) for function in functions))
+    states = [module(p, HINDSIGHT).get_pr_states(**arrays) for p in (OURS, THEIRS)]
+    assert_same(*states)
+    sums = [states[1][f"{name}_sum"] for name in ("true_pos", "false_pos")]
+    for target in (0.1, 0.5, 0.9, 1.1):
+        both = (module(p, HINDSIGHT).compute_threshold_idx(*sums, target) for p in (OURS, THEIRS))
+        assert_same(*both)
+
+
+HINDSIGHT = "hindsight_target_pr"
 
 
 @pytest.mark.parametrize("name", ["auc", "rauc"])

@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from recmetrics_jax._src import bounds, curves
 from recmetrics_jax._src.base import Batch, Values
@@ -50,15 +51,41 @@ def score_histogram(
     return index, _weights_of_classes(batch)
 
 
+class LinearHistogramSums(NamedTuple, Generic[X]):
+    """The same in bins of equal width as torchrec has them, ``float[T, 1, bins]`` each."""
+
+    lifetime_positive_histogram: X
+    lifetime_negative_histogram: X
+
+
 def linear_histogram(
-    batch: Batch, bins: int, low: float, high: float
+    batch: Batch, bins: int, low: float, high: float, of_class: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Likewise, with ``bins`` bins of equal width; NaN for scores outside ``[low, high]``."""
-    predictions = scores(batch)
+    """Of each example the bin, all in float32 as torchrec has it, and ``w y``, or ``w (1 - y)``.
+
+    Bins are of equal width; scores outside ``[low, high]`` count NaN.
+    """
+    dtype = batch.weights.dtype
+    single = batch._replace(
+        labels=_rounded(batch.labels).astype(dtype), weights=_rounded(batch.weights).astype(dtype)
+    )
+    predictions = _rounded(scores(batch))
     is_inside = (predictions >= low) & (predictions <= high)
-    index = ((jnp.where(is_inside, predictions, low) - low) / (high - low) * bins).astype(jnp.int32)
-    weights = jnp.where((is_inside | ~batch.mask)[..., None], _weights_of_classes(batch), jnp.nan)
+    # A division by a constant would become a product, that rounds otherwise: but not in float64.
+    offset = (jnp.where(is_inside, predictions, low) - low).astype(dtype)
+    index = (_rounded(offset / _float32(high - low)) * bins).astype(jnp.int32)
+    weights = _weights_of_classes(single)[..., of_class : of_class + 1]
+    weights = jnp.where((is_inside | ~batch.mask)[..., None], weights, jnp.nan)
     return jnp.minimum(index, jnp.int32(bins - 1)), weights
+
+
+def _rounded(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32)
+
+
+def _float32(x: float) -> float:
+    """A number as float32 has it."""
+    return float(np.float32(x))
 
 
 def _weights_of_classes(batch: Batch) -> jax.Array:
@@ -260,16 +287,17 @@ def binned_auprc(
     )
 
 
-def linear_values(sums: HistogramSums[jax.Array]) -> Values:
+def linear_values(sums: LinearHistogramSums[jax.Array]) -> Values:
     """As torchrec has AUPRC of bins of equal width: undefined without one of the classes."""
-    from_highest = sums.histogram[..., ::-1]
+    histogram = jnp.concatenate(sums, axis=1)
+    from_highest = histogram[..., ::-1]
     above = jnp.cumsum(from_highest, axis=-1)
     rows = jnp.broadcast_to(jnp.arange(above.shape[-1]), above[:, 0].shape)
     points = curves.Curve(
         above[:, 0], above[:, 1], from_highest[:, 0], from_highest[:, 1], None, rows
     )
     auprc = curves.precision_recall_area(points)[:, -1]
-    has_no_negatives = jnp.sum(sums.histogram[:, 1], axis=1) == 0
+    has_no_negatives = jnp.sum(histogram[:, 1], axis=1) == 0
     return {"auprc": jnp.where(has_no_negatives, jnp.nan, auprc)}
 
 
@@ -286,5 +314,9 @@ def linear_auprc(
     As torchrec has it: a score outside of ``[low, high]`` makes the value of its task NaN.
     """
     bins, low, high = whole("bins", bins, 1), number("low", low), number("high", high)
-    term = BinnedTerm(linear_histogram, (bins, low, high), shape=(2, bins), is_summed=True)
-    return sum_metric(HistogramSums(term), linear_values, n_tasks=n_tasks, undefined=undefined)
+    positives, negatives = (
+        BinnedTerm(linear_histogram, (bins, low, high, i), shape=(1, bins), is_summed=True)
+        for i in range(2)
+    )
+    terms = LinearHistogramSums(positives, negatives)
+    return sum_metric(terms, linear_values, n_tasks=n_tasks, undefined=undefined)
