@@ -2,7 +2,9 @@
 
 import importlib
 import logging
+import pathlib
 import pkgutil
+import re
 import time
 from typing import Any
 
@@ -88,6 +90,21 @@ def test_every_class_is_in_the_mapping():
         # Two metrics share a namespace, and one has another's.
         namespace = "qps" if name is RecMetricEnum.TOWER_QPS else name.value
         assert metric_class._namespace.value == namespace.removeprefix("tensor_")
+
+
+def test_the_readme_has_a_row_for_each_module():
+    readme = pathlib.Path(adapter.__file__).with_name("README.md").read_text()
+    _, _, table = readme.partition("## Modules")
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|(.*)\| .+ \|$", table.partition("## ")[0], re.M)
+    public = [x.name for x in pkgutil.iter_modules(adapter.__path__) if not x.name.startswith("_")]
+    assert sorted(module for module, *_ in rows) == sorted(public)
+    members = {}
+    for name, classes, member in rows:
+        module = importlib.import_module(f"{adapter.__name__}.{name}")
+        of_module = [getattr(module, of) for of in re.findall(r"\w+", classes)]
+        if "`" in member:
+            members[RecMetricEnum[member.strip(" `")]] = of_module[0]
+    assert members == REC_METRICS_MAPPING
 
 
 # Of two equal batches, in the place of one.
