@@ -20,6 +20,7 @@ from recmetrics_jax._src.batch import bucket_size, fine_bucket_size
 from recmetrics_jax._src.columns import Column, wholes
 from recmetrics_jax._src.identity import Interned
 from recmetrics_jax._src.terms import Term
+from recmetrics_jax.adapter._compiling import Compiled
 from recmetrics_jax.adapter._declaration import Declaration
 from recmetrics_jax.adapter._inputs import (
     SAMPLE_STATES,
@@ -28,7 +29,7 @@ from recmetrics_jax.adapter._inputs import (
     padded_rows,
 )
 from recmetrics_jax.adapter._layout import TaskBatch
-from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, to_numpy
+from recmetrics_jax.adapter._tensors import Tensor, from_numpy, to_numpy
 
 if TYPE_CHECKING:
     from recmetrics_jax.adapter._declared import DeclaredComputation
@@ -43,13 +44,12 @@ class Statistics:
         rows = {t: slice(end - t.size, end) for t, end in zip(distinct, ends, strict=True)}
         self.rows = {term: _rows_of(term, rows) for term in (*distinct, *terms)}
         """Where the sums of each term lie in the array of all of them."""
-        self._sums = jax.jit(functools.partial(_sums, distinct))
+        self._sums = Compiled(functools.partial(_sums, distinct))
 
     def __call__(self, inputs: Inputs) -> np.ndarray:
         """The sums of all terms, ``float64[K, T]``."""
         is_full = bool(np.all(inputs.counts == inputs.labels.shape[1]))
-        with float64_on_cpu():
-            return np.array(self._sums(inputs._replace(counts=None) if is_full else inputs))
+        return np.array(self._sums(inputs._replace(counts=None) if is_full else inputs))
 
 
 def _rows_of(term: Term, rows: Mapping[Term, slice]) -> slice:
