@@ -6,9 +6,11 @@ shapes have come again, and answers from then on. They differ in the last digits
 """
 
 import atexit
-import collections
+import contextlib
 import functools
+import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +33,9 @@ FEW_OPTIMIZATIONS: tuple[dict[str, Any], ...] = (
 SMALL = 256
 """Numbers among the arguments of a program that no optimization makes quicker."""
 
+REST = 1.0
+"""Seconds without anything new to compile, after which programs are compiled anew."""
+
 
 class Compiled:
     """A function of arrays, compiled for each of their shapes; called in place of `jax.jit` of it.
@@ -42,7 +47,7 @@ class Compiled:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._jitted = jax.jit(function)
+        self._function = function
         self._programs: dict[Any, Callable[..., Any]] = {}
         self._unrefined: dict[Any, jax.stages.Lowered] = {}
 
@@ -66,11 +71,14 @@ class Compiled:
             return program(*arguments)
 
     def _compile(self, shapes: Any, arguments: Any, size: int) -> Callable[..., Any]:
-        lowered = self._jitted.trace(*arguments).lower()
+        background.rest()
+        # A function of its own, since JAX keeps what it made of a function for as long as that.
+        lowered = jax.jit(functools.partial(self._function)).trace(*arguments).lower()
         is_quick = bool(jax.config.read("jax_disable_most_optimizations"))
         program = lowered.compile() if is_quick else _quickly(lowered)
         if not is_quick and size > SMALL:
             self._unrefined[shapes] = lowered
+        background.rest()
         return self._programs.setdefault(shapes, program)
 
     def refine(self, shapes: Any, program: Callable[..., Any]) -> None:
@@ -87,9 +95,7 @@ def _quickly(lowered: jax.stages.Lowered) -> Callable[..., Any]:
     return lowered.compile()
 
 
-def _refine(
-    owner: "weakref.ref[Compiled]", shapes: Any, lowered: jax.stages.Lowered
-) -> None:
+def _refine(owner: "weakref.ref[Compiled]", shapes: Any, lowered: jax.stages.Lowered) -> None:
     if owner() is None:
         return
     program = lowered.compile()
@@ -105,14 +111,15 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._jobs: collections.deque[Callable[[], None]] = collections.deque()
-        self._lock = threading.Lock()
+        self._jobs: list[Callable[[], None]] = []
+        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._rests_until = 0.0
         self._is_closed = False
 
     def take(self, job: Callable[[], None]) -> None:
         """Has a job done some time."""
-        with self._lock:
+        with self._changed:
             if self._is_closed:
                 return
             self._jobs.append(job)
@@ -120,34 +127,46 @@ class Background:
                 self._thread = threading.Thread(target=self._work, daemon=True)
                 self._thread.start()
 
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                if not self._jobs:
-                    self._thread = None
-                    return
-                job = self._jobs.pop()
-            try:
-                job()
-            except Exception:  # noqa: BLE001 - whatever it is, the quick program goes on answering.
-                pass
-            del job
+    def rest(self) -> None:
+        """Begins nothing for a while, as somebody waits for the compiler, who may do so again."""
+        self._rests_until = time.monotonic() + REST
 
     def wait(self) -> None:
-        """Returns when all work is done."""
+        """Returns when all work is done; without rest."""
         while (thread := self._thread) is not None:
+            with self._changed:
+                self._rests_until = 0.0
+                self._changed.notify_all()
             thread.join()
 
     def close(self) -> None:
         """Takes no more work, drops what has not begun, and waits for what has."""
-        with self._lock:
+        with self._changed:
             self._is_closed = True
             self._jobs.clear()
         self.wait()
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            # Whatever fails, the program that answers so far goes on to do so.
+            with contextlib.suppress(Exception):
+                job()
+            job = None
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._changed:
+            while self._jobs and (rest := self._rests_until - time.monotonic()) > 0:
+                self._changed.wait(rest)
+            if self._jobs:
+                return self._jobs.pop()
+            self._thread = None
+            return None
 
 
 background = Background()
 """Where programs are compiled anew."""
 
-# A thread inside the compiler must not outlive the interpreter.
+# A thread inside the compiler must not outlive the interpreter, and is not in a forked child.
 atexit.register(background.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=background.__init__)
