@@ -224,7 +224,8 @@ def test_a_process_ends_while_it_compiles():
     if hasattr(os, "fork"):
         child = os.fork()
         if not child:
-            sys.exit(3)  # And waits for no thread, which it does not have.
+            _compiling.background.close()  # Waits for no thread, which it does not have.
+            os._exit(3)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
     """
     process = subprocess.run(
