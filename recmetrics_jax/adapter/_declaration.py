@@ -75,7 +75,7 @@ class SumFormulas:
         if not self.names or not sums[0]:  # Windows are disabled.
             return [{} for _ in sums]
         sets = {
-            name: np.stack([to_numpy(each[name]) for each in sums]).astype(np.float64, copy=False)
+            name: np.array([to_numpy(each[name]) for each in sums], np.float64)
             for name in self.names
         }
         values = self._values(sets)
