@@ -66,6 +66,7 @@ def torchrec_module(
     y: np.ndarray,
     w: np.ndarray,
     mode: str,
+    window: int = WINDOW,
     **options: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """The RecMetricModule of torchrec, or of the adapter, with some metrics; and its inputs."""
@@ -78,7 +79,7 @@ def torchrec_module(
         )
         for i in range(p.shape[0])
     ]
-    definition = config.RecMetricDef(rec_tasks=tasks, window_size=WINDOW)
+    definition = config.RecMetricDef(rec_tasks=tasks, window_size=window)
     metrics = module.generate_metric_module(
         module.RecMetricModule,
         metrics_config=config.MetricsConfig(

@@ -20,11 +20,14 @@ import memory
 import merging
 import report
 import spreads
+import stalls
 import train_step
 import updates
 from measuring import Case, Effort, Row
 
-FAMILIES = (updates, computes, adapter, train_step, merging, compiling, memory, catalogue, spreads)
+FAMILIES = (
+    updates, computes, adapter, stalls, train_step, merging, compiling, memory, catalogue, spreads,
+)  # fmt: skip
 
 
 def arguments() -> argparse.Namespace:

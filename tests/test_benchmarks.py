@@ -25,8 +25,8 @@ def test_all_cases_are_listed_under_distinct_names():
     assert len(names) == len(set(names))
     families = {name.split("/")[0] for name in names}
     assert families == {
-        "update", "compute", "adapter", "train step", "merge", "compile", "memory", "catalogue",
-        "spread",
+        "update", "compute", "adapter", "stall", "train step", "merge", "compile", "memory",
+        "catalogue", "spread",
     }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from recmetrics_jax.adapter import (
     weighted_avg,
     xauc,
 )
+from recmetrics_jax.adapter._compiling import background
 from recmetrics_jax.adapter.metric_module import RecMetricModule, generate_metric_module
 
 CALLS = 50
@@ -225,6 +226,7 @@ def test_calls_compile_once_and_keep_no_maps(name):
     call = PUBLIC[name]
     for _ in range(2):
         jax.block_until_ready(call())
+    background.wait()
     before = maps()
 
     def calls():

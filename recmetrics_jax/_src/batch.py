@@ -224,13 +224,15 @@ def bucket_size(n: int, *, smallest: int = SMALLEST) -> int:
 
 
 def fine_bucket_size(n: int) -> int:
-    """A `bucket_size` of at most 1/8 more than ``n`` beyond 1,024, where padding is what costs.
+    """A `bucket_size` of few: by fours to 1,024, where padding costs little, then by twos.
 
-    >>> [fine_bucket_size(n) for n in (3, 65, 1000, 5000)]
-    [64, 128, 1024, 5120]
+    Beyond 8,192, where padding is what costs, there is one between any two.
+
+    >>> [fine_bucket_size(n) for n in (3, 65, 1000, 5000, 10_000, 20_000)]
+    [64, 256, 1024, 8192, 12288, 24576]
     """
-    bucket = bucket_size(n, smallest=64)
-    step = bucket if bucket <= 1024 else bucket // 16
+    bucket = next((size for size in (64, 256) if n <= size), 0) or bucket_size(n, smallest=1024)
+    step = bucket if bucket <= 8192 else bucket // 4
     return -(-max(n, 1) // step) * step
 
 

@@ -142,8 +142,8 @@ def cumsum(x: jax.Array, is_first: jax.Array | None = None) -> jax.Array:
     [1, 3, 3, 7]
     """
     if is_first is None:
-        return scans.scan(lambda a, b: (a[0] + b[0],), (x,))[0]
-    return scans.in_groups(jnp.add, x, is_first)
+        return scans.scan(lambda a, b: (jax.lax.add(a[0], b[0]),), (x,))[0]
+    return scans.in_groups(jax.lax.add, x, is_first)
 
 
 def sums_before(x: jax.Array, is_first: jax.Array | None = None) -> jax.Array:
@@ -237,7 +237,7 @@ def first_rows(is_first: jax.Array) -> jax.Array:
     """
     rows = jnp.arange(is_first.shape[-1], dtype=jnp.int32)
     starts = jnp.where(is_first, jnp.broadcast_to(rows, is_first.shape), jnp.zeros((), jnp.int32))
-    return scans.scan(lambda a, b: (jnp.maximum(a[0], b[0]),), (starts,))[0]
+    return scans.scan(lambda a, b: (jax.lax.max(a[0], b[0]),), (starts,))[0]
 
 
 def last_rows(is_first: jax.Array) -> jax.Array:

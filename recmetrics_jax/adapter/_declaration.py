@@ -19,8 +19,9 @@ from recmetrics_jax._src.identity import Formula, Interned
 from recmetrics_jax._src.metric import Engine, Metric
 from recmetrics_jax._src.program import Program
 from recmetrics_jax._src.terms import Term
+from recmetrics_jax.adapter._compiling import Compiled
 from recmetrics_jax.adapter._inputs import Inputs
-from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, to_numpy, whole
+from recmetrics_jax.adapter._tensors import Tensor, to_numpy, whole
 
 _OF_THE_ADAPTER = ("n_tasks", "window", "slots")
 
@@ -74,7 +75,7 @@ class SumFormulas:
         if not self.names or not sums[0]:  # Windows are disabled.
             return [{} for _ in sums]
         sets = {
-            name: np.stack([to_numpy(each[name]) for each in sums]).astype(np.float64, copy=False)
+            name: np.array([to_numpy(each[name]) for each in sums], np.float64)
             for name in self.names
         }
         values = self._values(sets)
@@ -142,11 +143,10 @@ def _in_order(
         names[:] = by_name
         return tuple(by_name.values())
 
-    results = jax.jit(transform(in_order))
+    results = Compiled(transform(in_order))
 
     def values(argument: Any) -> dict[str, np.ndarray]:
-        with float64_on_cpu():
-            arrays = results(argument)
+        arrays = results(argument)
         return {name: np.array(array) for name, array in zip(names, arrays, strict=True)}
 
     return values

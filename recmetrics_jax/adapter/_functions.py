@@ -12,6 +12,7 @@ import numpy as np
 from recmetrics_jax._src.base import Values
 from recmetrics_jax._src.identity import Formula
 from recmetrics_jax._src.terms import Term
+from recmetrics_jax.adapter._compiling import Compiled
 from recmetrics_jax.adapter._declaration import declare
 from recmetrics_jax.adapter._inputs import host_inputs
 from recmetrics_jax.adapter._layout import TaskBatch, shape_of
@@ -20,7 +21,6 @@ from recmetrics_jax.adapter._passes import statistics_of
 from recmetrics_jax.adapter._tensors import (
     Kind,
     Tensor,
-    float64_on_cpu,
     from_numpy,
     kind_of,
     to_numpy,
@@ -44,7 +44,7 @@ def kind_among(arrays: Sequence[Any]) -> Kind:
 
 @functools.lru_cache(maxsize=KEPT)
 def _compiled(function: Formula) -> Callable[..., jax.Array]:
-    return jax.jit(function)
+    return Compiled(function)
 
 
 def apply(function: Callable[..., jax.Array], *arrays: Any, keeps_dtype: bool = False) -> Tensor:
@@ -58,8 +58,7 @@ def apply(function: Callable[..., jax.Array], *arrays: Any, keeps_dtype: bool = 
         keeps_dtype: whether the result has the dtype of the arguments.
     """
     host = [to_numpy(x) for x in arrays]
-    with float64_on_cpu():
-        result = np.array(_compiled(Formula.of(function))(*(x.astype(np.float64) for x in host)))
+    result = np.array(_compiled(Formula.of(function))(*(x.astype(np.float64) for x in host)))
     if keeps_dtype:
         result = result.astype(np.result_type(np.float32, *host))
     return from_numpy(result, kind_among(arrays))

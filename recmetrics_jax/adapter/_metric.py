@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -35,7 +36,12 @@ from recmetrics_jax.adapter._tensors import (
 )
 from recmetrics_jax.adapter._validation import RecMetricInputPolicy
 from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo
-from recmetrics_jax.adapter.metrics_namespace import MetricNamespaceBase, compose_metric_key
+from recmetrics_jax.adapter.metrics_namespace import (
+    MetricNameBase,
+    MetricNamespaceBase,
+    MetricPrefix,
+    compose_metric_key,
+)
 
 RecModelOutput = Tensor | dict[str, Tensor]
 
@@ -44,6 +50,18 @@ _FUSED = (
     RecComputeMode.FUSED_TASKS_AND_STATES_COMPUTATION,
 )
 _IGNORED_OPTIONS = ("enable_pt2_compile", "should_clone_update_inputs", "batch_size_stages")
+
+
+@functools.lru_cache(maxsize=4096)
+def _key(
+    namespace: MetricNamespaceBase | str,
+    task: str,
+    name: MetricNameBase | str,
+    scope: str,
+    prefix: MetricPrefix | str,
+    description: str | None,
+) -> str:
+    return compose_metric_key(namespace, task, name, f"{scope}{prefix}", description)
 
 
 class RecMetric(Module, abc.ABC):
@@ -334,9 +352,9 @@ class RecMetric(Module, abc.ABC):
                 reports = [each.prepared_reports(is_local=is_local) for each in self.computations]
         values = {}
         for task, report, value in self._by_task(reports):
-            names = task.name, report.name, f"{scope}{report.metric_prefix}", report.description
-            key = compose_metric_key(self._namespace, *names)
-            values[key] = as_kind(value, self._kind) if hasattr(value, "dtype") else value
+            names = task.name, report.name, scope, report.metric_prefix, report.description
+            is_done = self._kind == kind_of(value) == "torch" or not hasattr(value, "dtype")
+            values[_key(self._namespace, *names)] = value if is_done else as_kind(value, self._kind)
         return values
 
     def _by_task(
@@ -345,7 +363,10 @@ class RecMetric(Module, abc.ABC):
         """The reports taken apart by task, zero for tasks without a valid update."""
         for i, computation in enumerate(self._metrics_computations):
             for report in reports[i]:
-                values = report.value if self._is_fused else [report.value]
+                whole = report.value
+                if self._kind == kind_of(whole) == "torch":  # Copied at once for all tasks.
+                    whole = as_kind(whole, "torch")
+                values = whole if self._is_fused else [whole]
                 tasks = self._tasks if self._is_fused else [self._tasks[i]]
                 for t, (task, value) in enumerate(zip(tasks, values, strict=False)):
                     yield task, report, value if computation.is_valid(t) else zeros_like(value)

@@ -12,12 +12,13 @@ from recmetrics_jax._src.metrics.reference_sessions import (
     top_options,
 )
 from recmetrics_jax._src.terms import Term
+from recmetrics_jax.adapter._compiling import Compiled
 from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import term_sums
 from recmetrics_jax.adapter._inputs import Inputs, host_inputs
 from recmetrics_jax.adapter._layout import TaskBatch
 from recmetrics_jax.adapter._module import RecMetricException
-from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, kind_of, to_numpy
+from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo, SessionMetricDef
 from recmetrics_jax.adapter.rec_metric import RecMetric
 
@@ -53,12 +54,11 @@ def ranking_within_session(predictions: Tensor, session: Tensor) -> Tensor:
     """
     p = np.atleast_2d(to_numpy(predictions))
     inputs = host_inputs([TaskBatch(0, p, p, None)], {_SESSION: session}, (_SESSION,), len(p))
-    with float64_on_cpu():
-        ranks = np.array(_ranks(inputs))[:, : p.shape[1]].astype(np.int64)
+    ranks = np.array(_ranks(inputs))[:, : p.shape[1]].astype(np.int64)
     return from_numpy(ranks[0] if len(ranks) == 1 else ranks, kind_of(predictions))
 
 
-@jax.jit
+@Compiled
 def _ranks(inputs: Inputs) -> jax.Array:
     batch = inputs.batch()
     return ranks_in_sessions(batch.predictions, batch.key(_SESSION), batch.mask)

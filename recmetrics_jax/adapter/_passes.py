@@ -20,6 +20,7 @@ from recmetrics_jax._src.batch import bucket_size, fine_bucket_size
 from recmetrics_jax._src.columns import Column, wholes
 from recmetrics_jax._src.identity import Interned
 from recmetrics_jax._src.terms import Term
+from recmetrics_jax.adapter._compiling import Compiled
 from recmetrics_jax.adapter._declaration import Declaration
 from recmetrics_jax.adapter._inputs import (
     SAMPLE_STATES,
@@ -28,7 +29,7 @@ from recmetrics_jax.adapter._inputs import (
     padded_rows,
 )
 from recmetrics_jax.adapter._layout import TaskBatch
-from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, to_numpy
+from recmetrics_jax.adapter._tensors import Tensor, from_numpy, to_numpy
 
 if TYPE_CHECKING:
     from recmetrics_jax.adapter._declared import DeclaredComputation
@@ -38,18 +39,17 @@ class Statistics:
     """The sums of terms over examples; made by `statistics_of`."""
 
     def __init__(self, terms: tuple[Term, ...]):
-        distinct = wholes(terms)
+        distinct = tuple(sorted(wholes(terms), key=lambda term: term.size))
         ends = itertools.accumulate(term.size for term in distinct)
         rows = {t: slice(end - t.size, end) for t, end in zip(distinct, ends, strict=True)}
         self.rows = {term: _rows_of(term, rows) for term in (*distinct, *terms)}
         """Where the sums of each term lie in the array of all of them."""
-        self._sums = jax.jit(functools.partial(_sums, distinct))
+        self._sums = Compiled(functools.partial(_sums, distinct))
 
     def __call__(self, inputs: Inputs) -> np.ndarray:
         """The sums of all terms, ``float64[K, T]``."""
         is_full = bool(np.all(inputs.counts == inputs.labels.shape[1]))
-        with float64_on_cpu():
-            return np.array(self._sums(inputs._replace(counts=None) if is_full else inputs))
+        return np.array(self._sums(inputs._replace(counts=None) if is_full else inputs))
 
 
 def _rows_of(term: Term, rows: Mapping[Term, slice]) -> slice:
@@ -72,6 +72,9 @@ def _sums(terms: tuple[Term, ...], inputs: Inputs) -> jax.Array:
 
 statistics_of = Interned(Statistics)
 
+LENGTHS = (1024, 4096, 16_384)
+"""Of kept samples, which are sorted in less time than it takes to compile more of such lengths."""
+
 
 class Slot(NamedTuple):
     """Where the sums of a state lie among those of all terms of a pass, ``float64[K, T]``."""
@@ -93,7 +96,7 @@ class Contributions(NamedTuple):
     all_sums: Tensor
     """``float64[K, T]``."""
     rows: Sequence[Tensor]
-    """The same, row by row: most states need one, and slicing takes longer than adding."""
+    """The first of them, where states of one number are: slicing takes longer than adding."""
 
     def count(self, tasks: slice) -> int:
         """The examples of some tasks, which have equally many."""
@@ -139,6 +142,8 @@ class Pass:
             ]
             for each in declarations
         }
+        of_numbers = (s for slots in self.slots.values() for s in slots if not s.shape)
+        self._numbers = max((slot.rows.stop for slot in of_numbers), default=0)
 
     def contributions(self, inputs: Inputs) -> "Contributions":
         """What examples add to the states."""
@@ -147,16 +152,16 @@ class Pass:
             arrays = zip(SAMPLE_STATES, inputs[:3], strict=True)
             examples = {name: np.array(x, np.float32) for name, x in arrays} | dict(inputs.keys)
         sums = () if self.statistics is None else from_numpy(self.statistics(inputs))
-        return Contributions(self.slots, inputs.counts, examples, sums, list(sums))
+        return Contributions(self.slots, inputs.counts, examples, sums, list(sums[: self._numbers]))
 
 
 def samples_as_inputs(samples: Mapping[str, Sequence[Tensor]], count: int, window: int) -> Inputs:
     """Kept samples, lists of chunks ``[T, n, ...]`` by name, as padded inputs.
 
-    Padded to a power of two, or to the window: as it fills, few lengths are to be compiled. Two
-    updates of three and of two examples, of one task::
+    Padded to 1,024, 4,096, 16,384 and powers of two from there, or to the window: as it fills, few
+    lengths are compiled. Two updates of three and of two examples, of one task::
 
-        [[y0 y1 y2]], [[y3 y4]]   ->   [[y0 y1 y2 y3 y4  0 ... 0]]   64 long, of which 5 count
+        [[y0 y1 y2]], [[y3 y4]]   ->   [[y0 y1 y2 y3 y4  0 ... 0]]   1,024 long, of which 5 count
 
     Args:
         samples: at least one chunk of each name; what is not counted is no example.
@@ -164,11 +169,13 @@ def samples_as_inputs(samples: Mapping[str, Sequence[Tensor]], count: int, windo
         window: how many they can hold.
 
     >>> chunks = [np.ones((1, 3)), np.ones((1, 2))]  # of two updates
-    >>> inputs = samples_as_inputs(dict.fromkeys(SAMPLE_STATES, chunks), 5, window=1000)
+    >>> inputs = samples_as_inputs(dict.fromkeys(SAMPLE_STATES, chunks), 5, window=2000)
     >>> inputs.labels.shape, inputs.labels.sum().item(), inputs.counts.tolist()
-    ((1, 64), 5.0, [5])
+    ((1, 1024), 5.0, [5])
     """
-    length = max(count, min(bucket_size(count, smallest=64), fine_bucket_size(window)))
+    smallest = next((n for n in LENGTHS if count <= n), LENGTHS[-1])
+    longest = fine_bucket_size(window) if window <= LENGTHS[0] else -(-window // 1024) * 1024
+    length = max(count, min(bucket_size(count, smallest=smallest), longest))
     arrays = {}
     for name, chunks in samples.items():
         x = np.concatenate([to_numpy(chunk) for chunk in chunks], axis=1)

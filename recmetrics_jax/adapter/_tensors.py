@@ -137,10 +137,11 @@ def zeros_like(x: Any) -> Tensor:
 
 def nbytes(x: Any) -> int:
     """The bytes of an array, or of all in lists and dictionaries."""
-    return sum(
-        leaf.numel() * leaf.element_size() if kind_of(leaf) == "torch" else np.asarray(leaf).nbytes
-        for leaf in jax.tree.leaves(x)
-    )
+    if kind_of(x) == "torch":
+        return x.numel() * x.element_size()
+    if isinstance(x, list | tuple | dict):
+        return sum(map(nbytes, x.values() if isinstance(x, dict) else x))
+    return 0 if x is None else np.asarray(x).nbytes
 
 
 @functools.cache

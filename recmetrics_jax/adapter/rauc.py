@@ -8,6 +8,7 @@ from recmetrics_jax._src.batch import fine_bucket_size
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import pairwise
 from recmetrics_jax._src.pairs import count_pairs
+from recmetrics_jax.adapter._compiling import Compiled
 from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._functions import GROUPING_KEYS as GROUPING_KEYS
 from recmetrics_jax.adapter._functions import LABELS as LABELS
@@ -15,7 +16,7 @@ from recmetrics_jax.adapter._functions import PREDICTIONS as PREDICTIONS
 from recmetrics_jax.adapter._functions import REQUIRED_INPUTS as REQUIRED_INPUTS
 from recmetrics_jax.adapter._functions import WEIGHTS as WEIGHTS
 from recmetrics_jax.adapter._functions import check_fused_update, of_samples
-from recmetrics_jax.adapter._tensors import Tensor, float64_on_cpu, from_numpy, kind_of, to_numpy
+from recmetrics_jax.adapter._tensors import Tensor, from_numpy, kind_of, to_numpy
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
 from recmetrics_jax.adapter.rec_metric import RecMetric
 
@@ -108,15 +109,14 @@ def divide(input: list[float], low: int, high: int) -> int:
     if len(part) < 2:
         return 0
     padding = np.zeros(fine_bucket_size(len(part)) - len(part))
-    with float64_on_cpu():
-        inverted = _discordant(
-            np.concatenate([part, padding]), np.concatenate([np.ones_like(part), padding])
-        )
+    inverted = _discordant(
+        np.concatenate([part, padding]), np.concatenate([np.ones_like(part), padding])
+    )
     input[low : high + 1] = sorted(input[low : high + 1])
     return int(inverted)
 
 
-@jax.jit
+@Compiled
 def _discordant(numbers: jax.Array, weights: jax.Array) -> jax.Array:
     positions = jnp.arange(numbers.size, dtype=numbers.dtype)
     return count_pairs(positions, numbers, weights).discordant[-1]
