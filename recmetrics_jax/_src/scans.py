@@ -87,8 +87,7 @@ def _in_rounds(combine: Combine, rows: Sequence[jax.Array]) -> tuple[jax.Array, 
 
 def shifted(x: jax.Array) -> jax.Array:
     """Each row in the place of the next one, with zero in the first place."""
-    zero = lax.full_like(x, 0, shape=(*x.shape[:-1], 1))
-    return lax.concatenate([zero, lax.slice_in_dim(x, 0, -1, axis=-1)], x.ndim - 1)
+    return jnp.concatenate([jnp.zeros_like(x[..., :1]), x[..., :-1]], axis=-1)
 
 
 def in_groups(
