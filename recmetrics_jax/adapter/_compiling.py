@@ -124,7 +124,7 @@ class Background:
                 return
             self._jobs.append(job)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, daemon=True)
+                self._thread = threading.Thread(target=self._work, name=__name__, daemon=True)
                 self._thread.start()
 
     def rest(self) -> None:

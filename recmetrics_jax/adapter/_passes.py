@@ -72,7 +72,7 @@ def _sums(terms: tuple[Term, ...], inputs: Inputs) -> jax.Array:
 
 statistics_of = Interned(Statistics)
 
-LENGTHS = (1024, 4096, 16_384)
+LENGTHS = tuple(1024 << bits for bits in (0, 2, 4, 6, 8))
 """Of kept samples, which are sorted in less time than it takes to compile more of such lengths."""
 
 
@@ -158,8 +158,8 @@ class Pass:
 def samples_as_inputs(samples: Mapping[str, Sequence[Tensor]], count: int, window: int) -> Inputs:
     """Kept samples, lists of chunks ``[T, n, ...]`` by name, as padded inputs.
 
-    Padded to 1,024, 4,096, 16,384 and powers of two from there, or to the window: as it fills, few
-    lengths are compiled. Two updates of three and of two examples, of one task::
+    Padded to a power of four from 1,024 to 262,144, of two from there, or to the window: as it
+    fills, few lengths are compiled. Two updates of three and of two examples, of one task::
 
         [[y0 y1 y2]], [[y3 y4]]   ->   [[y0 y1 y2 y3 y4  0 ... 0]]   1,024 long, of which 5 count
 

@@ -16,6 +16,9 @@ import pytest
 
 from recmetrics_jax.adapter import _compiling
 from recmetrics_jax.adapter._compiling import Background, Compiled, background
+from recmetrics_jax.adapter.auc import AUCMetric
+from recmetrics_jax.adapter.metrics_config import DefaultTaskInfo
+from recmetrics_jax.adapter.ne import NEMetric
 
 COMPILED = "backend_compile_duration"
 N = 2 * _compiling.SMALL
@@ -169,6 +172,25 @@ def test_many_threads_get_values_while_programs_change(optimizes):
     for thread in threads:
         thread.join()
     assert not failures
+
+
+@pytest.mark.parametrize("cls", [NEMetric, AUCMetric])
+def test_both_programs_have_the_same_values(cls, optimizes):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "predictions": rng.random(N),
+        "labels": rng.random(N).round(),
+        "weights": rng.random(N),
+    }
+    metric = cls(1, 0, N, [DefaultTaskInfo], window_size=10 * N)
+    values = []
+    for _ in range(3):
+        metric.reset()
+        metric.update(**{name: {"DefaultTask": x} for name, x in arrays.items()})
+        values.append({key: value.item() for key, value in metric.compute().items()})
+        background.wait()
+    assert values[1] == values[0]
+    assert values[2] == pytest.approx(values[0], rel=1e-14, abs=0)
 
 
 def test_work_is_done_newest_first_and_dropped_at_the_end():
