@@ -95,8 +95,8 @@ def test_small_programs_are_compiled_once(optimizes):
     assert compilations.during(calls).count(COMPILED) == 1
 
 
-def test_where_few_optimizations_are_asked_for_programs_are_compiled_once(monkeypatch):
-    monkeypatch.setattr(jax.config, "jax_disable_most_optimizations", True, raising=False)
+def test_where_few_optimizations_are_asked_for_programs_are_compiled_once(optimizes):
+    jax.config.update("jax_disable_most_optimizations", True)  # Which the fixture sets back.
     compiled, x = Compiled(spread), numbers(N + 1)
     for _ in range(3):
         assert_right(compiled(x), x)
