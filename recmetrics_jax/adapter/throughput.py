@@ -4,12 +4,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from recmetrics_jax.adapter._module import Module
+from recmetrics_jax.adapter._stages import StagedBatchSize
 from recmetrics_jax.adapter._tensors import NATIVE, Tensor, as_kind, from_numpy, torch
 from recmetrics_jax.adapter.metrics_config import BatchSizeStage, validate_batch_size_stages
 from recmetrics_jax.adapter.metrics_namespace import (
@@ -39,7 +38,7 @@ _ATTEMPT_THROUGHPUT = _key(MetricName.THROUGHPUT, MetricPrefix.ATTEMPT)
 _BATCH_SIZE = _key(MetricName.BATCH_SIZE)
 
 
-class ThroughputMetric(Module):
+class ThroughputMetric(StagedBatchSize):
     """Examples of all ranks per second, timed by this rank's clock.
 
     The first ``warmup_steps`` steps of a process are counted but not timed. After them, with
@@ -116,10 +115,7 @@ class ThroughputMetric(Module):
         self._window_seconds = window_seconds
         self._warmup_steps = warmup_steps
         self._clock = clock
-        self._batch_size_stages = None
-        if batch_size_stages is not None:
-            self._batch_size_stages = [replace(stage) for stage in batch_size_stages]
-            self._num_batch = 0
+        self._take_stages(batch_size_stages)
         self._steps = 0
         self._window = _Window(window_seconds)
         for name, dtype, persistent in (
@@ -141,8 +137,7 @@ class ThroughputMetric(Module):
         8
         """
         self._steps += 1
-        if self._batch_size_stages is not None:
-            self._num_batch += 1
+        self._count_batch()
         examples = self._batch_examples()
         self._add("total_examples", "attempt_examples", examples)
         if self._steps > self._warmup_steps:
@@ -194,29 +189,6 @@ class ThroughputMetric(Module):
             values[_BATCH_SIZE] = self._scalar(self._get_batch_size(), np.int32)
         return values
 
-    def set_num_batch(self, num_batch: int) -> None:
-        """Moves the batch size's stages to where they stand after ``num_batch`` batches.
-
-        Args:
-            num_batch: the number of batches so far; ignored if there are no stages.
-
-        >>> metric = ThroughputMetric(
-        ...     batch_size=4, world_size=2, window_seconds=10,
-        ...     batch_size_stages=[BatchSizeStage(4, 100), BatchSizeStage(8, None)],
-        ... )
-        >>> metric.set_num_batch(101)
-        >>> metric.compute()["throughput-throughput|batch_size"].item()
-        8
-        """
-        if self._batch_size_stages is not None:
-            self._num_batch = num_batch
-
-    def _get_batch_size(self) -> int:
-        for stage in self._batch_size_stages or ():
-            if stage.max_iters is None or self._num_batch <= stage.max_iters:
-                return stage.batch_size
-        return self._batch_size
-
     def _batch_examples(self) -> int:
         return self._get_batch_size() * self._world_size
 
@@ -234,23 +206,7 @@ class ThroughputMetric(Module):
         super()._save_to_state_dict(own, prefix, keep_vars)
         # Buffers are added to in place: what is saved is copied, or it would go on counting.
         destination.update({name: as_kind(buffer, NATIVE) for name, buffer in own.items()})
-        if self._batch_size_stages is not None:
-            destination[f"{prefix}num_batch"] = from_numpy(np.array(self._num_batch, np.int64))
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        *others: Any,
-    ) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *others)
-        *_, unexpected_keys, _ = others
-        # The number of batches is neither missed where there are stages, nor refused elsewhere.
-        key = f"{prefix}num_batch"
-        if key in unexpected_keys:
-            unexpected_keys.remove(key)
-        if key in state_dict:
-            self.set_num_batch(int(state_dict[key]))
+        self._save_num_batch(destination, prefix)
 
 
 class _Window:

@@ -1,6 +1,5 @@
 """Examples per second of each task; the class API of torchrec.metrics.tower_qps."""
 
-import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
 from recmetrics_jax.adapter._layout import shape_of, stacked
 from recmetrics_jax.adapter._module import RecMetricException
+from recmetrics_jax.adapter._stages import StagedBatchSize
 from recmetrics_jax.adapter._tensors import Tensor, from_numpy, no_grad, to_numpy
 from recmetrics_jax.adapter.metrics_config import (
     BatchSizeStage,
@@ -110,7 +110,7 @@ def _rate(examples: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     return np.where(has_passed, examples / np.where(has_passed, seconds, 1.0), 0.0)
 
 
-class TowerQPSMetric(RecMetric):
+class TowerQPSMetric(StagedBatchSize, RecMetric):
     """Examples per second of each task: ``lifetime_qps``, ``window_qps``, ``total_examples``.
 
     Tasks may have batches of their own size. Over ranks it is the examples of all, by the time of
@@ -179,10 +179,7 @@ class TowerQPSMetric(RecMetric):
             warmup_steps=warmup_steps,
             **kwargs,
         )
-        self._batch_size_stages = None
-        if batch_size_stages is not None:
-            self._batch_size_stages = [dataclasses.replace(each) for each in batch_size_stages]
-            self._num_batch = 0
+        self._take_stages(batch_size_stages)
 
     def update(
         self,
@@ -204,9 +201,8 @@ class TowerQPSMetric(RecMetric):
         Raises:
             RecMetricException: if labels, or weights, of fused tasks cannot be stacked.
         """
-        if self._batch_size_stages is not None:
-            self._num_batch += 1
-            self._batch_size = self._get_batch_size()
+        self._count_batch()
+        self._batch_size = self._get_batch_size()
         self.note_kind(labels)
         with no_grad():
             for computation, of_tasks, its_weights in self._by_computation(labels, weights):
@@ -241,12 +237,6 @@ class TowerQPSMetric(RecMetric):
                 f"Failed to convert {name} to tensor for fused computation: {error}"
             ) from error
 
-    def _get_batch_size(self) -> int:
-        for stage in self._batch_size_stages or ():
-            if stage.max_iters is None or self._num_batch <= stage.max_iters:
-                return stage.batch_size
-        return self._batch_size
-
     def state_dict(
         self,
         destination: dict[str, Tensor] | None = None,
@@ -255,16 +245,5 @@ class TowerQPSMetric(RecMetric):
     ) -> dict[str, Tensor]:
         """The states and, where there are stages, the number of batches, ``num_batch``."""
         states = super().state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)
-        if self._batch_size_stages is not None:
-            states[f"{prefix}num_batch"] = from_numpy(np.array(self._num_batch, np.int64))
+        self._save_num_batch(states, prefix)
         return states
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *others)
-        *_, unexpected_keys, _ = others
-        # The number of batches is neither missed where there are stages, nor refused elsewhere.
-        key = f"{prefix}num_batch"
-        if key in unexpected_keys:
-            unexpected_keys.remove(key)
-        if key in state_dict and self._batch_size_stages is not None:
-            self._num_batch = int(state_dict[key])
