@@ -2,14 +2,13 @@
 
 import abc
 import contextlib
-import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
 
-from recmetrics_jax.adapter._computation import MetricComputationReport, RecMetricComputation
+from recmetrics_jax.adapter._computation import RecMetricComputation
 from recmetrics_jax.adapter._declared import DeclaredComputation
 from recmetrics_jax.adapter._distributed import sync, synced
 from recmetrics_jax.adapter._layout import (
@@ -28,19 +27,15 @@ from recmetrics_jax.adapter._tensors import (
     NATIVE,
     Kind,
     Tensor,
-    as_kind,
     kind_of,
     nbytes,
     no_grad,
-    zeros_like,
 )
 from recmetrics_jax.adapter._validation import RecMetricInputPolicy
+from recmetrics_jax.adapter._values import values_by_key
 from recmetrics_jax.adapter.metrics_config import RecComputeMode, RecTaskInfo
 from recmetrics_jax.adapter.metrics_namespace import (
-    MetricNameBase,
     MetricNamespaceBase,
-    MetricPrefix,
-    compose_metric_key,
 )
 
 RecModelOutput = Tensor | dict[str, Tensor]
@@ -50,18 +45,6 @@ _FUSED = (
     RecComputeMode.FUSED_TASKS_AND_STATES_COMPUTATION,
 )
 _IGNORED_OPTIONS = ("enable_pt2_compile", "should_clone_update_inputs", "batch_size_stages")
-
-
-@functools.lru_cache(maxsize=4096)
-def _key(
-    namespace: MetricNamespaceBase | str,
-    task: str,
-    name: MetricNameBase | str,
-    scope: str,
-    prefix: MetricPrefix | str,
-    description: str | None,
-) -> str:
-    return compose_metric_key(namespace, task, name, f"{scope}{prefix}", description)
 
 
 class RecMetric(Module, abc.ABC):
@@ -350,26 +333,15 @@ class RecMetric(Module, abc.ABC):
             if reports is None:
                 is_local = bool(scope)
                 reports = [each.prepared_reports(is_local=is_local) for each in self.computations]
-        values = {}
-        for task, report, value in self._by_task(reports):
-            names = task.name, report.name, scope, report.metric_prefix, report.description
-            is_done = self._kind == kind_of(value) == "torch" or not hasattr(value, "dtype")
-            values[_key(self._namespace, *names)] = value if is_done else as_kind(value, self._kind)
-        return values
-
-    def _by_task(
-        self, reports: Sequence[Sequence[MetricComputationReport]]
-    ) -> Iterator[tuple[RecTaskInfo, MetricComputationReport, Tensor]]:
-        """The reports taken apart by task, zero for tasks without a valid update."""
-        for i, computation in enumerate(self._metrics_computations):
-            for report in reports[i]:
-                whole = report.value
-                if self._kind == kind_of(whole) == "torch":  # Copied at once for all tasks.
-                    whole = as_kind(whole, "torch")
-                values = whole if self._is_fused else [whole]
-                tasks = self._tasks if self._is_fused else [self._tasks[i]]
-                for t, (task, value) in enumerate(zip(tasks, values, strict=False)):
-                    yield task, report, value if computation.is_valid(t) else zeros_like(value)
+        by_computation = zip(self._metrics_computations, reports, strict=True)
+        return values_by_key(
+            self._namespace,
+            scope,
+            self._tasks,
+            by_computation,
+            self._kind,
+            is_fused=self._is_fused,
+        )
 
     def reset(self) -> None:
         """Forgets all batches, those kept for a fused update too."""
