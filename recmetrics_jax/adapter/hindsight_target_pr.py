@@ -8,61 +8,22 @@ import jax
 
 from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
-from recmetrics_jax._src.metrics import classification, reference_sums
+from recmetrics_jax._src.metrics import reference_sums
 from recmetrics_jax.adapter._computation import MetricComputationReport
 from recmetrics_jax.adapter._declaration import StateOptions
 from recmetrics_jax.adapter._declared import DeclaredComputation
-from recmetrics_jax.adapter._functions import apply, apply_to_sums, term_sums
+from recmetrics_jax.adapter._functions import apply, term_sums
 from recmetrics_jax.adapter._tensors import Tensor
 from recmetrics_jax.adapter.metrics_config import RecComputeMode
 from recmetrics_jax.adapter.metrics_namespace import MetricName, MetricNamespace, MetricPrefix
+from recmetrics_jax.adapter.precision import compute_precision as compute_precision
 from recmetrics_jax.adapter.rec_metric import RecMetric
+from recmetrics_jax.adapter.recall import compute_recall as compute_recall
 
 TARGET_PRECISION = "target_precision"
 THRESHOLD_GRANULARITY = 1000
 
 _TERMS = reference_sums.threshold_terms(THRESHOLD_GRANULARITY)
-
-
-def compute_precision(num_true_positives: Tensor, num_false_positives: Tensor) -> Tensor:
-    """Precision.
-
-    Args:
-        num_true_positives: ``[...]``.
-        num_false_positives: ``[...]``.
-
-    Returns:
-        ``float64[...]``; 0 where nothing is predicted to be positive.
-    """
-    return apply_to_sums(
-        classification.precision_values,
-        "precision",
-        classification.PrecisionSums,
-        undefined=0.0,
-        true_pos_sum=num_true_positives,
-        false_pos_sum=num_false_positives,
-    )
-
-
-def compute_recall(num_true_positives: Tensor, num_false_negitives: Tensor) -> Tensor:
-    """Recall.
-
-    Args:
-        num_true_positives: ``[...]``.
-        num_false_negitives: ``[...]``.
-
-    Returns:
-        ``[...]``, of the dtype of the arguments; 0 without positives.
-    """
-    return apply_to_sums(
-        classification.recall_values,
-        "recall",
-        classification.RecallSums,
-        undefined=0.0,
-        keeps_dtype=True,
-        true_pos_sum=num_true_positives,
-        false_neg_sum=num_false_negitives,
-    )
 
 
 def compute_threshold_idx(
