@@ -155,7 +155,7 @@ def has_jax_ranks() -> bool:
 
 def merged_state(default: Any, local: Any, reduction: Any, of_ranks: list[Any]) -> Any:
     """A state of all ranks: what they have, stacked, or of lists joined, and reduced."""
-    reduce = REDUCTIONS[reduction] if isinstance(reduction, str) else reduction
+    reduce = function_of(reduction)
     if isinstance(default, list):
         kind = kind_of(default[0]) if default else NATIVE
         chunks = [from_numpy(np.array(x), kind) for of_rank in of_ranks for x in of_rank]
@@ -164,6 +164,11 @@ def merged_state(default: Any, local: Any, reduction: Any, of_ranks: list[Any]) 
     if kind_of(local) == "torch":  # bfloat16 has been sent as float32.
         arrays = [array.to(local.dtype) for array in arrays]
     return stack(arrays) if reduce is None else reduce(stack(arrays))
+
+
+def function_of(reduction: Any) -> Callable[[Any], Any] | None:
+    """The function that a reduction is, or names; None if the states of ranks are not reduced."""
+    return REDUCTIONS[reduction] if isinstance(reduction, str) else reduction
 
 
 def joined_samples(chunks: list[Tensor]) -> list[Tensor]:

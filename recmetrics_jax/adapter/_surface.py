@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from recmetrics_jax.adapter._distributed import REDUCTIONS, gather, is_distributed
+from recmetrics_jax.adapter._distributed import function_of, gather, is_distributed
 from recmetrics_jax.adapter._module import RecMetricException, is_standard, standard
 from recmetrics_jax.adapter._states import States
 from recmetrics_jax.adapter._tensors import Tensor, as_dtype, to_numpy, torch
@@ -256,8 +256,7 @@ class Surface(States):
 
     def _joined(self, name: str, chunks: list[Tensor]) -> list[Tensor]:
         """Chunks as few: ranks may have more or fewer of them."""
-        reduction = self._reductions[name]
-        reduce = REDUCTIONS[reduction] if isinstance(reduction, str) else reduction
+        reduce = function_of(self._reductions[name])
         if reduce is None or not chunks:
             return chunks
         joined = reduce(chunks)

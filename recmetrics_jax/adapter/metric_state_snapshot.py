@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from recmetrics_jax.adapter._computation import RecMetricComputation
-from recmetrics_jax.adapter._distributed import REDUCTIONS
+from recmetrics_jax.adapter._distributed import function_of
 from recmetrics_jax.adapter._metric_list import RecMetricList
 from recmetrics_jax.adapter._pre_compute import take_states
 from recmetrics_jax.adapter._tensors import copy as copied
@@ -75,7 +75,7 @@ def _named(rec_metrics: RecMetricList) -> Iterator[tuple[str, RecMetricComputati
 def _joined(state: Any, reduction: Any) -> Any:
     """A copy of a state, of a list as its reduction joins it."""
     if isinstance(state, list) and state:
-        reduce = REDUCTIONS[reduction] if isinstance(reduction, str) else reduction
+        reduce = function_of(reduction)
         reduced = state if reduce is None else reduce(state)
         state = reduced if isinstance(reduced, list) else state
     return jax.tree.map(copied, state)
