@@ -4,7 +4,7 @@ Batches of many lengths are padded to few, by `bucket_size`, so that few are com
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -223,6 +223,15 @@ def bucket_size(n: int, *, smallest: int = SMALLEST) -> int:
     return smallest << (times - 1).bit_length()
 
 
+def bucket_among(n: int, sizes: Sequence[int]) -> int:
+    """The first of some powers of two that is at least ``n``, beyond the last its `bucket_size`.
+
+    >>> [bucket_among(n, (64, 256)) for n in (3, 65, 300)]
+    [64, 256, 512]
+    """
+    return bucket_size(n, smallest=next((size for size in sizes if n <= size), sizes[-1]))
+
+
 def fine_bucket_size(n: int) -> int:
     """A `bucket_size` of few: by fours to 1,024, where padding costs little, then by twos.
 
@@ -231,7 +240,7 @@ def fine_bucket_size(n: int) -> int:
     >>> [fine_bucket_size(n) for n in (3, 65, 1000, 5000, 10_000, 20_000)]
     [64, 256, 1024, 8192, 12288, 24576]
     """
-    bucket = next((size for size in (64, 256) if n <= size), 0) or bucket_size(n, smallest=1024)
+    bucket = bucket_among(n, (64, 256, 1024))
     step = bucket if bucket <= 8192 else bucket // 4
     return -(-max(n, 1) // step) * step
 

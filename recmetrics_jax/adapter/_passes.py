@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src import reduction
-from recmetrics_jax._src.batch import bucket_size, fine_bucket_size
+from recmetrics_jax._src.batch import bucket_among, fine_bucket_size
 from recmetrics_jax._src.columns import Column, wholes
 from recmetrics_jax._src.identity import Interned
 from recmetrics_jax._src.terms import Term
@@ -173,9 +173,8 @@ def samples_as_inputs(samples: Mapping[str, Sequence[Tensor]], count: int, windo
     >>> inputs.labels.shape, inputs.labels.sum().item(), inputs.counts.tolist()
     ((1, 1024), 5.0, [5])
     """
-    smallest = next((n for n in LENGTHS if count <= n), LENGTHS[-1])
     longest = fine_bucket_size(window) if window <= LENGTHS[0] else -(-window // 1024) * 1024
-    length = max(count, min(bucket_size(count, smallest=smallest), longest))
+    length = max(count, min(bucket_among(count, LENGTHS), longest))
     arrays = {}
     for name, chunks in samples.items():
         x = np.concatenate([to_numpy(chunk) for chunk in chunks], axis=1)
