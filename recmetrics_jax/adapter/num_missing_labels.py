@@ -1,9 +1,7 @@
 """The weight of examples without a label; the class API of torchrec.metrics.num_missing_labels."""
 
-import functools
 from typing import Any
 
-from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import reference_sums
 from recmetrics_jax._src.terms import Term
@@ -52,8 +50,7 @@ def get_num_missing_labels_states(
 
 
 def _num_missing_labels(**options: Any) -> Metric:
-    values = functools.partial(reference_sums.only_sum, name="num_missing_labels")
-    return sum_metric(_TERMS, values, **options)
+    return reference_sums.sum_by_name("num_missing_labels", _TERMS, **options)
 
 
 class NumMissingLabelsMetricComputation(DeclaredComputation):

@@ -1,9 +1,7 @@
 """The weight of positives; the class API of torchrec.metrics.num_positive_samples."""
 
-import functools
 from typing import Any
 
-from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import reference_sums
 from recmetrics_jax._src.terms import Term
@@ -53,8 +51,7 @@ def get_num_positive_sample_states(
 
 
 def _num_positive_samples(**options: Any) -> Metric:
-    values = functools.partial(reference_sums.only_sum, name="num_positive_samples")
-    return sum_metric(_TERMS, values, **options)
+    return reference_sums.sum_by_name("num_positive_samples", _TERMS, **options)
 
 
 class NumPositiveSamplesMetricComputation(DeclaredComputation):

@@ -1,9 +1,7 @@
 """The sum of weights; the class API of torchrec.metrics.sum_weights."""
 
-import functools
 from typing import Any
 
-from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import reference_sums
 from recmetrics_jax._src.terms import WEIGHTS
@@ -52,8 +50,7 @@ def get_weighted_sum_states(
 
 
 def _sum_weights(**options: Any) -> Metric:
-    values = functools.partial(reference_sums.only_sum, name="sum_weights")
-    return sum_metric(_TERMS, values, **options)
+    return reference_sums.sum_by_name("sum_weights", _TERMS, **options)
 
 
 class SumWeightsMetricComputation(DeclaredComputation):

@@ -1,9 +1,7 @@
 """The weighted sum of predictions; the class API of torchrec.metrics.weighted_sum_predictions."""
 
-import functools
 from typing import Any
 
-from recmetrics_jax._src.build import sum_metric
 from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics import reference_sums
 from recmetrics_jax._src.terms import Term
@@ -57,8 +55,7 @@ def get_weighted_sum_prediction_states(
 
 
 def _weighted_sum_predictions(**options: Any) -> Metric:
-    values = functools.partial(reference_sums.only_sum, name="weighted_sum_predictions")
-    return sum_metric(_TERMS, values, **options)
+    return reference_sums.sum_by_name("weighted_sum_predictions", _TERMS, **options)
 
 
 class WeightedSumPredictionsMetricComputation(DeclaredComputation):

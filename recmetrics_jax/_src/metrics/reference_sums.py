@@ -5,14 +5,17 @@ examples, of the latest update, and of thresholds. Shapes: ``T`` tasks, ``N`` ex
 thresholds.
 """
 
-from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from recmetrics_jax._src.base import Batch, Values
+from recmetrics_jax._src.build import sum_metric
+from recmetrics_jax._src.metric import Metric
 from recmetrics_jax._src.metrics.regression import r_squared_terms
 from recmetrics_jax._src.metrics.relative import nmse_terms
 from recmetrics_jax._src.numerics import safe_divide
@@ -47,8 +50,12 @@ def nmse_values(sums: NMSESums[jax.Array]) -> Values:
     return {"nmse": safe_divide(error, of_one, 0.0), "nrmse": safe_divide(root, root_of_one, 0.0)}
 
 
-def only_sum(sums: dict[str, jax.Array], *, name: str) -> Values:
-    """The only sum there is, by another name."""
+def sum_by_name(name: str, terms: Mapping[str, Term], **options: Any) -> Metric:
+    """A metric of one term, whose value is its sum, by another name."""
+    return sum_metric(terms, functools.partial(_only_sum, name=name), **options)
+
+
+def _only_sum(sums: Mapping[str, jax.Array], *, name: str) -> Values:
     (total,) = sums.values()
     return {name: total}
 
