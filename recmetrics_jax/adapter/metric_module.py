@@ -83,9 +83,6 @@ class RecMetricModule(LossesOfSteps, ValidatedInputs, StatesOfModules, MemoryWat
     world_size: int
     rec_tasks: list[RecTaskInfo]
     state_metrics: dict[str, StateMetric]
-    memory_usage_limit_mb: float
-    memory_usage_mb_avg: float
-    oom_count: int
     compute_count: int
     last_compute_time: float
     _exchange_group: Any = None
